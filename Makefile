@@ -1,0 +1,62 @@
+# gapwise: every day-to-day command. `make help` lists them.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+STAMP := $(VENV)/.ready
+TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/torch==\1/p' constraints.txt)
+
+export RAY_USAGE_STATS_ENABLED := 0
+export MLFLOW_DISABLE_TELEMETRY := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench format clean
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## virtual environment with the exact working set; does nothing when nothing changed
+
+# torch first and by its exact version: a range would take the newest build with gigabytes of CUDA packages.
+# A torch that is already in the environment (a GPU team's own build) is left as it is.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || (echo "installing $(TORCH)"; $(BIN)/pip install -q $(TORCH))
+	@echo "installing gapwise and its tools"
+	@$(BIN)/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' > $(VENV)/torch.txt
+	@grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/constraints.txt
+	@$(BIN)/pip install -q -c $(VENV)/constraints.txt -e '.[dev]' 2> >(grep -v 'is neither a file nor a directory' >&2)
+	@touch $(STAMP)
+
+demo: setup  ## data -> tune both models -> second phase -> champions by missing rate (minutes on 2 cores)
+	@rm -rf demo
+	@set -e; export GAPWISE_HOME=demo/.gapwise; \
+	say() { echo; echo "\$$ $$*"; "$$@"; }; \
+	say $(BIN)/gapwise data synth demo/data --preset small; \
+	say $(BIN)/gapwise tune search_spaces/smoke.yaml --data demo/data --study demo; \
+	say $(BIN)/gapwise promote demo --name demo || test $$? = 3; \
+	say $(BIN)/gapwise registry show demo; \
+	echo; echo "where to look next:"; \
+	echo "  runs, curves and the registry in a browser:"; \
+	echo "    $(BIN)/mlflow ui --backend-store-uri sqlite:///demo/.gapwise/mlflow.db"; \
+	echo "  a champion on every missing rate:"; \
+	echo "    GAPWISE_HOME=demo/.gapwise $(BIN)/gapwise evaluate models:/demo@champion-mr30 --data demo/data"
+
+check: setup  ## format, lint, types, layers
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: setup  ## all tests, those that start Ray included
+	$(BIN)/python -m pytest
+
+bench: setup  ## orchestration overhead a trial, as ratios in one run; writes tests/benchmarks/results/*.json
+	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
+
+format: setup  ## write the formatter's and linter's fixes
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+clean:  ## everything that commands here made, the environment included
+	rm -rf $(VENV) .gapwise demo build dist .pytest_cache .ruff_cache .mypy_cache .import_linter_cache platform/*.egg-info

@@ -1,0 +1,1 @@
+"""The command line: one file a verb, each thin. Results go to stdout, everything else to stderr."""

@@ -1,0 +1,84 @@
+"""`gapwise data`: make, import and check datasets."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gapwise.cli.output import JsonOption, print_json, print_table, stdout
+
+app = typer.Typer(help="Make, import and check datasets.", no_args_is_help=True)
+
+
+@app.command(epilog="Example:  `gapwise data synth data/small --preset small --seed 0`")
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; it must not exist yet.")],
+    preset: Annotated[str, typer.Option(help="Which synthetic task.")] = "small",
+    seed: Annotated[int, typer.Option(help="Same seed, same dataset.", min=0)] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a synthetic dataset whose best possible predictions are known."""
+    from gapwise.data.synth import synthesise
+
+    synthesise(preset, out, seed)
+    _show(out, as_json)
+
+
+@app.command(
+    "import",
+    epilog="Example:  `gapwise data import mosi.pkl --format mmsa --out data/mosi --name mosi`",
+)
+def import_(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What to import; it is never executed.")],
+    file_format: Annotated[str, typer.Option("--format", help="mmsa, parquet or npz.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not hold another dataset.")],
+    name: Annotated[str, typer.Option(help="What to call the dataset.")],
+    task: Annotated[str, typer.Option(help="regression or classification.")] = "regression",
+    modalities: Annotated[list[str], typer.Option("--modality", help="Name of a modality; repeatable.")] = [],  # noqa: B006
+    strict: Annotated[bool, typer.Option("--strict", help="Refuse non-finite values instead of zeroing them.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Import a file into a dataset folder; nothing is written where it is not sound."""
+    from gapwise.data.importers import ImportOptions, import_dataset
+
+    known = _task(task)
+    options = ImportOptions(name=name, task=known, modalities=tuple(modalities), strict=strict)
+    import_dataset(file, out, file_format, options)
+    _show(out, as_json)
+
+
+@app.command(epilog="Example:  `gapwise data check data/mosi`")
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Dataset folder.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Read every byte, compare it with the fingerprint, and say what the dataset holds."""
+    _show(folder, as_json)
+
+
+def _task(text: str) -> Any:
+    from gapwise.errors import SpecError
+
+    if text not in ("regression", "classification"):
+        raise SpecError(f"unknown task {text!r}", where="--task", allowed="regression, classification")
+    return text
+
+
+def _show(folder: Path, as_json: bool) -> None:
+    from gapwise.data.check import check as checked
+
+    found: dict[str, Any] = checked(folder)
+    if as_json:
+        print_json(found)
+        return
+    stdout.print(f"{found['name']}: {found['task']}, labels {found['label_range'][0]:g} to {found['label_range'][1]:g}")
+    stdout.print(f"fingerprint {found['fingerprint']} (verified)", soft_wrap=True)
+    rows = [[split, str(count), str(found["groups"][split])] for split, count in found["splits"].items()]
+    print_table("splits", ["split", "samples", "groups"], rows)
+    rows = [[name, str(one["dim"]), str(one["max_length"])] for name, one in found["modalities"].items()]
+    print_table("modalities", ["name", "dim", "longest"], rows)
+    repaired = ", ".join(f"{column}: {count}" for column, count in found["repaired"].items()) or "none"
+    stdout.print(f"non-finite values set to zero: {repaired}")
+    if found["groups_shared_between_splits"]:
+        stdout.print(f"groups in more than one split: {found['groups_shared_between_splits']}")
+    stdout.print(f"test split read so far: {found['exposures']} times")

@@ -1,0 +1,59 @@
+"""Options that several verbs share, and reading them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gapwise.errors import SpecError
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option("--data", metavar="DIR", envvar="GAPWISE_DATA", help="Dataset folder (see `gapwise data`)."),
+]
+SetOption = Annotated[
+    list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the YAML file; repeatable.")
+]
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address", metavar="ADDRESS", envvar="RAY_ADDRESS", help="Ray cluster to use; by default a local one."
+    ),
+]
+
+
+def needed(data: Path | None) -> Path:
+    """The dataset folder, absolute. Raises SpecError where none was named."""
+    if data is None:
+        raise SpecError("no dataset was named", where="--data", allowed="--data DIR, or GAPWISE_DATA")
+    return data.absolute()
+
+
+def rates(text: str) -> tuple[float, ...]:
+    """ "0:0.9:0.1" (first:last:step, both ends included) or "0,0.3,0.7". Raises SpecError for anything else."""
+    allowed = "FIRST:LAST:STEP or a comma-separated list, each rate within [0, 1]"
+    try:
+        if ":" in text:
+            first, last, step = (float(part) for part in text.split(":"))
+            count = round((last - first) / step) if step > 0 else -1
+            found = tuple(round(first + index * step, 6) for index in range(count + 1))
+        else:
+            found = tuple(float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SpecError(f"{text!r} is not a list of rates", where="--rates", allowed=allowed) from error
+    if not found or any(not 0.0 <= rate <= 1.0 for rate in found):
+        raise SpecError(f"{text!r} has a rate outside [0, 1], or none", where="--rates", allowed=allowed)
+    return found
+
+
+def seconds(text: str) -> float:
+    """ "90", "90s", "30m" or "2h". Raises SpecError for anything else."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], text[-1]) if text[-1:] in units else (text, "s")
+    try:
+        value = float(number) * units[unit]
+    except ValueError as error:
+        raise SpecError(f"{text!r} is not a duration", where="--time-budget", allowed="90s, 30m, 2h") from error
+    if value <= 0:
+        raise SpecError(f"{text!r} is not a positive duration", where="--time-budget", allowed="90s, 30m, 2h")
+    return value

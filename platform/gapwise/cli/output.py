@@ -1,0 +1,45 @@
+"""How commands answer: a table for people, or one JSON object on stdout with `--json`; logs always on stderr."""
+
+import json
+import sys
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+_WIDE = 140
+"""Columns of a table that goes to a file or a pipe; a terminal has its own width."""
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _WIDE)
+
+
+stdout = _console(stderr=False)
+stderr = _console(stderr=True)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
+
+
+def print_json(body: dict[str, Any]) -> None:
+    typer.echo(json.dumps(body, sort_keys=False))
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
+    """A plain table; numbers are right-aligned, the first column is not."""
+    made = Table(box=None, pad_edge=False)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index == 0 else "right")
+    for row in rows:
+        made.add_row(*row)
+    stdout.print(title, style="bold", soft_wrap=True, markup=False)
+    stdout.print(made)
+    if caption is not None:
+        stdout.print(caption, style="dim", soft_wrap=True, markup=False)
+
+
+def figure(mean: float, sd: float | None = None) -> str:
+    """ "1.234" or "1.234 ± 0.021"."""
+    return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"

@@ -1,0 +1,93 @@
+"""`gapwise train`: one training run through Ray Train."""
+
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from gapwise.cli.options import AddressOption, DataOption, SetOption, needed
+from gapwise.cli.output import JsonOption, figure, print_json, print_table, stderr, stdout
+from gapwise.errors import SpecError
+from gapwise.spec.home import home
+from gapwise.spec.loader import load_spec
+from gapwise.spec.train import TrainSpec
+
+EXAMPLES = """
+Examples:
+
+    gapwise train search_spaces/train_prlf.yaml --data data/mosi
+
+    gapwise train search_spaces/train_prlf.yaml --data data/mosi --workers 2 --set model.steps=2 --set epochs=5
+
+    gapwise train search_spaces/train_prlf.yaml --data data/mosi --resume RUN_ID
+"""
+
+
+def train(
+    spec_file: Annotated[
+        Path, typer.Argument(metavar="SPEC.yaml", help="A training spec; see search_spaces/README.md.")
+    ],
+    data: DataOption = None,
+    workers: Annotated[int, typer.Option(help="Ray Train workers; they share each global batch.", min=1)] = 1,
+    settings: SetOption = [],  # noqa: B006
+    resume: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Continue a run from its last snapshot.")] = None,
+    address: AddressOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one model; validation chooses the epoch, and the run is tracked in MLflow."""
+    spec = load_spec(TrainSpec, spec_file, tuple(settings))
+    folder = needed(data)
+
+    from gapwise.data.store import open_dataset
+    from gapwise.distributed.cluster import connected
+    from gapwise.distributed.train import MODEL, train_run
+    from gapwise.tracking.client import connect
+    from gapwise.tracking.train_run import TrainRun
+
+    dataset = open_dataset(folder, verify=True)
+    started = time.perf_counter()
+    tracking = connect(home())
+    with TrainRun.begin(tracking, home(), spec, dataset, resume=resume) as run:
+        place = home().runs / run.run_id
+        stderr.print(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}", soft_wrap=True)
+        with connected(address) as found:
+            if workers > max(found.cpus, found.gpus):
+                raise SpecError(
+                    f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here"
+                )
+            last: dict[str, Any] = {}
+
+            def each_epoch(epoch: dict[str, Any]) -> None:
+                last.update(epoch)
+                run.log_epoch(epoch)
+                stderr.print(_line(epoch))
+
+            model = train_run(spec, folder, place, workers=workers, each_epoch=each_epoch)
+        run.log_model(model, place / MODEL)
+    body = {
+        "run_id": run.run_id,
+        "checkpoint": str(place / MODEL),
+        "epochs": model.trained["epochs"],
+        "metrics": {"valid": model.validation},
+        "wall_seconds": time.perf_counter() - started,
+        "samples_per_second": last.get("samples_per_second"),
+    }
+    print_json(body) if as_json else _show(body)
+
+
+def _line(epoch: dict[str, Any]) -> str:
+    return (
+        f"epoch {epoch['epoch']:>3}/{epoch['epochs']}  objective {epoch['cost']:.4f}  best {epoch['best_cost']:.4f}  "
+        f"loss {epoch['losses']['total']:.4f}  {epoch['samples_per_second']:.0f} samples/s"
+    )
+
+
+def _show(body: dict[str, Any]) -> None:
+    curves = body["metrics"]["valid"]
+    names = [name for name in ("mae", "acc2_non0", "corr", "accuracy", "macro_recall") if name in curves]
+    conditions = list(curves[names[0]])
+    rows = [[condition, *(figure(curves[name][condition]) for name in names)] for condition in conditions]
+    print_table("validation, kept epoch, one mask seed", ["missing", *names], rows)
+    stdout.print(f"run {body['run_id']}, {body['epochs']} epochs, {body['wall_seconds']:.1f} s")
+    stdout.print(f"next: gapwise evaluate {body['run_id']} --data DIR", soft_wrap=True)

@@ -1,0 +1,30 @@
+"""What `gapwise data check` says of a dataset, as one JSON object."""
+
+from pathlib import Path
+
+from gapwise.data.store import Dataset, open_dataset
+
+
+def check(path: Path | str) -> dict[str, object]:
+    """Verify every fingerprint of the dataset at `path` and return its summary; DataError if one does not hold."""
+    return summary(open_dataset(path, verify=True))
+
+
+def summary(dataset: Dataset) -> dict[str, object]:
+    """The keys that scripts rely on (name, task, fingerprint, splits, modalities, repaired), and some more."""
+    manifest = dataset.manifest
+    return {
+        "name": manifest.name,
+        "task": manifest.task,
+        "fingerprint": manifest.fingerprint,
+        "splits": {name: record.samples for name, record in manifest.splits.items()},
+        "modalities": {
+            name: {"dim": record.dim, "max_length": record.max_length} for name, record in manifest.modalities.items()
+        },
+        "repaired": dict(manifest.repaired),
+        "groups": {name: record.groups for name, record in manifest.splits.items()},
+        "groups_shared_between_splits": manifest.groups_shared_between_splits,
+        "exposures": dataset.exposures(),
+        "label_range": list(manifest.label_range),
+        "path": str(dataset.folder),
+    }

@@ -1,0 +1,241 @@
+"""The reader: a dataset on disk as three splits of three types.
+
+Parts are memory-mapped Arrow files. Opening one reads ids, labels and offsets; the values stay on disk until `batch`
+copies exactly the frames of the rows it was asked for. Train, validation and test are distinct classes, so that a
+function which selects can say in its signature that it takes no test split; reading the test split needs a reason and
+is logged. With `verify` the content is hashed again and refused if it is no longer what its fingerprint says.
+
+Shape legend: N samples of the split, B rows asked for, T steps, D features, F frames of one part.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gapwise.data.arrays import Labels
+from gapwise.data.batch import ModalityBatch
+from gapwise.data.exposure import count_exposures, record_exposure
+from gapwise.data.fingerprint import overall_fingerprint, part_digest, sample_digests, split_fingerprint
+from gapwise.data.manifest import SPLIT_NAMES, Manifest, read_manifest
+from gapwise.data.parts import Part, open_part
+from gapwise.data.shape import Moments, Statistics
+from gapwise.errors import DataError
+
+_FRAMES_AT_ONCE = 1 << 14
+
+
+class Split:
+    """What the three splits have in common. Never opened as itself: see the subclasses."""
+
+    name: ClassVar[str]
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        record = next(record for split, record in manifest.splits.items() if split == self.name)
+        self.folder = folder
+        self.manifest = manifest
+        self.fingerprint = record.fingerprint
+        self._parts = [open_part(folder, part, manifest) for part in record.parts]
+        self._part_N = np.repeat(np.arange(len(self._parts)), [len(part) for part in self._parts])
+        self.labels: Labels = np.concatenate([part.arrays.labels for part in self._parts])
+        """(N,) float32 scores or int64 classes."""
+        self.lengths = {name: self._joined_lengths(name) for name in manifest.modalities}
+        """(N,) int64 by modality, in frames; 0 where the sample has no such modality."""
+        self._starts = {name: self._joined_starts(name) for name in manifest.modalities}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        return [sample for part in self._parts for sample in part.arrays.ids]
+
+    @cached_property
+    def groups(self) -> list[str]:
+        return [group for part in self._parts for group in part.arrays.groups]
+
+    @cached_property
+    def keys(self) -> NDArray[np.uint64]:
+        """(N,) stable 64-bit hash of each id: what masks are drawn by, so that they follow the sample anywhere."""
+        digests = b"".join(hashlib.blake2b(sample.encode(), digest_size=8).digest() for sample in self.ids)
+        return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+    def raw(self, modality: str) -> list[str]:
+        """Raw text of every sample; KeyError if the manifest says that none is kept."""
+        return [text for part in self._parts for text in part.arrays.raw[modality]]
+
+    def tokens(self, modality: str) -> list[NDArray[np.int32]]:
+        """Token ids of every sample; KeyError if the manifest says that none are kept."""
+        kept = [part.arrays.tokens[modality] for part in self._parts]
+        return [ids for tokens in kept for ids in np.split(tokens.ids, tokens.offsets[1:-1])]
+
+    def batch(self, rows: NDArray[np.int64]) -> ModalityBatch:
+        """Collate `rows` (B,): every modality padded to the manifest's max_length, float32, zero past its length."""
+        rows = np.asarray(rows, dtype=np.int64)
+        values, attend = {}, {}
+        for name, record in self.manifest.modalities.items():
+            lengths_B = self.lengths[name][rows]
+            values[name] = torch.from_numpy(self._gather(name, rows, lengths_B))
+            attend[name] = torch.from_numpy(np.arange(record.max_length) < lengths_B[:, None])
+        return ModalityBatch(
+            values=values,
+            attend=attend,
+            labels=torch.from_numpy(self.labels[rows]),
+            rows=torch.from_numpy(rows.copy()),
+        )
+
+    def frames(self, modality: str) -> Iterator[NDArray[np.float64]]:
+        """Every stored frame once, in blocks (at most 16384, D) of float64."""
+        for part in self._parts:
+            values_FD = part.arrays.modalities[modality].values
+            for start in range(0, len(values_FD), _FRAMES_AT_ONCE):
+                yield values_FD[start : start + _FRAMES_AT_ONCE].astype(np.float64)
+
+    def _gather(self, name: str, rows: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.float32]:
+        record = self.manifest.modalities[name]
+        steps_T = np.arange(record.max_length)
+        source_BT = self._starts[name][rows][:, None] + steps_T
+        real_BT = steps_T < lengths_B[:, None]
+        part_B = self._part_N[rows]
+        out_BTD = np.zeros((len(rows), record.max_length, record.dim), dtype=np.float32)
+        for part in np.unique(part_B):
+            mine_BT = real_BT & (part_B == part)[:, None]
+            out_BTD[mine_BT] = self._parts[part].arrays.modalities[name].values[source_BT[mine_BT]]
+        return out_BTD
+
+    def _joined_lengths(self, name: str) -> NDArray[np.int64]:
+        return np.concatenate([np.diff(part.arrays.modalities[name].offsets) for part in self._parts])
+
+    def _joined_starts(self, name: str) -> NDArray[np.int64]:
+        return np.concatenate([part.arrays.modalities[name].offsets[:-1] for part in self._parts])
+
+    def verify(self) -> None:
+        """Hash the content again; DataError names the part that no longer matches."""
+        digests: list[bytes] = []
+        for part in self._parts:
+            digests += self._verified(part)
+        if split_fingerprint(self._parts[0].arrays, digests) != self.fingerprint:
+            raise DataError(f"the content of {self.name} no longer matches its fingerprint", where=str(self.folder))
+
+    def _verified(self, part: Part) -> list[bytes]:
+        digests = sample_digests(part.arrays)
+        if part_digest(digests) != part.digest:
+            raise DataError(
+                "the content no longer matches its digest: restore the file or import the source again",
+                where=str(part.path),
+            )
+        return digests
+
+
+class TrainSplit(Split):
+    name = "train"
+
+
+class ValidationSplit(Split):
+    name = "valid"
+
+
+class TestSplit(Split):
+    """Comes only from `Dataset.test`, which logs the reason."""
+
+    __test__ = False  # pytest would take the name for a test class
+    name = "test"
+
+
+class Dataset:
+    """A dataset on disk. Splits open when first asked for."""
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        self.folder = folder
+        self.manifest = manifest
+
+    @cached_property
+    def train(self) -> TrainSplit:
+        return TrainSplit(self.folder, self.manifest)
+
+    @cached_property
+    def valid(self) -> ValidationSplit:
+        return ValidationSplit(self.folder, self.manifest)
+
+    def test(self, reason: str) -> TestSplit:
+        """The test split; each call is one more line in its exposure log."""
+        if not reason.strip():
+            raise DataError("a read of the test split needs a reason", where=str(self.folder))
+        split = TestSplit(self.folder, self.manifest)
+        record_exposure(self.folder, split.fingerprint, reason)
+        return split
+
+    def fingerprints(self) -> dict[str, str]:
+        """What was trained on, in full: `dataset` and each split by name."""
+        splits = {str(name): record.fingerprint for name, record in self.manifest.splits.items()}
+        return {"dataset": self.manifest.fingerprint, **splits}
+
+    def exposures(self) -> int:
+        """How often the test split was read."""
+        return count_exposures(self.folder, self.manifest.splits["test"].fingerprint)
+
+    def split(self, name: str, reason: str) -> Split:
+        """A split by name; the reason is logged if it is test."""
+        if name == "train":
+            return self.train
+        if name == "valid":
+            return self.valid
+        if name == "test":
+            return self.test(reason)
+        raise DataError(f"unknown split {name!r}", where=str(self.folder), allowed=SPLIT_NAMES)
+
+
+def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
+    """Open a dataset folder. With `verify`, every split's content is hashed again (not an exposure: nothing is shown).
+
+    Raises DataError if the folder holds no dataset, a newer format, or (verify) content that has changed.
+    """
+    folder = Path(path)
+    dataset = Dataset(folder, read_manifest(folder))
+    if verify:
+        _verify(dataset)
+    return dataset
+
+
+def _verify(dataset: Dataset) -> None:
+    for split in (dataset.train, dataset.valid, TestSplit(dataset.folder, dataset.manifest)):
+        split.verify()
+    prints = {str(name): record.fingerprint for name, record in dataset.manifest.splits.items()}
+    if overall_fingerprint(prints) != dataset.manifest.fingerprint:
+        raise DataError("the overall fingerprint does not follow from the splits'", where=str(dataset.folder))
+
+
+def statistics(train: TrainSplit) -> Statistics:
+    """Mean and standard deviation by feature over the stored frames (before any mask), and of the labels.
+
+    Streams in float64 (Chan, Golub and LeVeque 1979), so the data may be larger than memory.
+    """
+    labels = train.labels.astype(np.float64)
+    deviation = float(labels.std())
+    return Statistics(
+        modalities={name: _moments(train, name) for name in train.manifest.modalities},
+        label_mean=float(labels.mean()),
+        label_deviation=deviation if deviation > 0 else 1.0,
+    )
+
+
+def _moments(train: TrainSplit, name: str) -> Moments:
+    count = 0
+    mean_D = np.zeros(train.manifest.modalities[name].dim)
+    squares_D = np.zeros_like(mean_D)
+    for frames_FD in train.frames(name):
+        block_D = frames_FD.mean(axis=0)
+        total = count + len(frames_FD)
+        squares_D += ((frames_FD - block_D) ** 2).sum(axis=0)
+        squares_D += (block_D - mean_D) ** 2 * (count * len(frames_FD) / total)
+        mean_D += (block_D - mean_D) * (len(frames_FD) / total)
+        count = total
+    deviation_D = np.sqrt(squares_D / max(count, 1))
+    # Rounding leaves a constant column some 1e-16 of its mean; a float32 column that varies at all has far more.
+    constant_D = deviation_D <= 1e-12 * np.abs(mean_D)
+    return Moments(mean=mean_D.astype(np.float32), deviation=np.where(constant_D, 1.0, deviation_D).astype(np.float32))

@@ -1,0 +1,70 @@
+"""Connecting to Ray: a private local cluster by default, a team's through `--address` or RAY_ADDRESS."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import ray
+
+from gapwise.errors import SpecError
+
+NAMESPACE = "gapwise"
+_QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.1",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "60",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+"""For a private local cluster on loopback: no reports home, quick health checks, no loggers of Tune's own."""
+
+
+class Resources(NamedTuple):
+    cpus: int
+    gpus: int
+
+
+@contextmanager
+def connected(address: str | None = None, *, cpus: int | None = None) -> Iterator[Resources]:
+    """A Ray connection for the length of a command; an existing one is used and left open."""
+    if ray.is_initialized():
+        yield resources()
+        return
+    _connect(address or os.environ.get("RAY_ADDRESS"), cpus)
+    try:
+        yield resources()
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None, cpus: int | None) -> None:
+    for name, value in _QUIET.items():
+        if not (address and name == "RAY_AUTH_MODE"):
+            os.environ.setdefault(name, value)
+    try:
+        if address:
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                num_cpus=cpus,
+                include_dashboard=False,
+                namespace=NAMESPACE,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (ConnectionError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise SpecError(f"no Ray cluster answers: {reason}", where=f"--address {address}") from error
+
+
+def resources() -> Resources:
+    """What the cluster has in all."""
+    total = ray.cluster_resources()
+    return Resources(cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))

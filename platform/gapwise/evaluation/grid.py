@@ -1,0 +1,111 @@
+"""The robustness grid: every condition of a protocol (missing rates, or subsets) by every mask seed.
+
+All conditions and seeds of a chunk of samples go through the model in one joined batch, so that the grid costs little
+more than the bare forward passes. It takes a function from batch to outputs and knows neither models nor checkpoints.
+
+Shape legend: K conditions, V mask seeds, N samples.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gapwise.data.batch import ModalityBatch, hide, join
+from gapwise.data.loading import as_tensors
+from gapwise.data.protocols import Observed, build_protocol
+from gapwise.data.shape import DataShape
+from gapwise.data.store import Split
+from gapwise.evaluation.metrics import Real, score
+from gapwise.spec.protocol import ProtocolSpec
+
+Predict = Callable[[ModalityBatch], torch.Tensor]
+_CHUNK_ROWS = 64
+_FORWARD_SAMPLES = 640
+"""Rows read at once, and samples (rows x views) of one forward pass at most; more gains nothing on CPU."""
+
+
+class Outputs(NamedTuple):
+    """`values` is (K, V, n) scores or (K, V, n, C) logits for the n rows that were asked for."""
+
+    conditions: list[str]
+    values: NDArray[np.float32]
+
+
+class Grid(NamedTuple):
+    """`metrics[name]` is (K, V): one number for each condition and mask seed."""
+
+    conditions: list[str]
+    metrics: dict[str, Real]
+
+    def table(self) -> dict[str, dict[str, dict[str, float]]]:
+        """{condition: {metric: {mean, sd}}}; sd over mask seeds, with one seed less in the divisor, 0 for one seed."""
+        spread = 1 if next(iter(self.metrics.values())).shape[1] > 1 else 0
+        return {
+            condition: {
+                name: {"mean": float(values[k].mean()), "sd": float(values[k].std(ddof=spread))}
+                for name, values in self.metrics.items()
+            }
+            for k, condition in enumerate(self.conditions)
+        }
+
+    def mean(self) -> dict[str, dict[str, float]]:
+        """{metric: {mean, sd}} of the average over conditions; sd over mask seeds of that average."""
+        whole = Grid(["mean"], {name: values.mean(0, keepdims=True) for name, values in self.metrics.items()})
+        return whole.table()["mean"]
+
+    def curve(self, metric: str) -> dict[str, float]:
+        """{condition: mean over mask seeds}."""
+        return dict(zip(self.conditions, self.metrics[metric].mean(1).tolist(), strict=True))
+
+
+def predict_grid(
+    predict: Predict, split: Split, rows: NDArray[np.int64], protocol: ProtocolSpec, mask_seeds: Sequence[int]
+) -> Outputs:
+    """Outputs for `rows` of a split under every condition and mask seed. No gradient is kept."""
+    chosen = build_protocol(protocol)
+    conditions = chosen.conditions(dict.fromkeys(split.lengths, 1))
+    parts = []
+    for start in range(0, len(rows), _CHUNK_ROWS):
+        chunk = rows[start : start + _CHUNK_ROWS]
+        base = split.batch(chunk)
+        steps = {name: int(value.shape[1]) for name, value in base.values.items()}
+        keys = split.keys[chunk]
+        observed = [chosen.evaluation(keys, steps, split=split.name, mask_seed=seed) for seed in mask_seeds]
+        masks = [by_condition[condition] for condition in conditions for by_condition in observed]
+        parts.append(_forward(predict, base, masks, mask_visible=protocol.mask_visible))
+    joined = np.concatenate(parts, axis=1)
+    return Outputs(conditions, joined.reshape(len(conditions), len(mask_seeds), *joined.shape[1:]))
+
+
+def _forward(
+    predict: Predict, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
+) -> NDArray[np.float32]:
+    """(len(masks), B, ...) outputs, in joined batches of at most `_FORWARD_SAMPLES`; no more views exist at a time."""
+    at_once = max(1, _FORWARD_SAMPLES // base.size)
+    outputs = []
+    with torch.inference_mode():
+        for start in range(0, len(masks), at_once):
+            some = [hide(base, as_tensors(mask), mask_visible=mask_visible) for mask in masks[start : start + at_once]]
+            outputs.append(predict(join(some)))
+    stacked = torch.cat(outputs).float().cpu()
+    return stacked.reshape(len(masks), base.size, *stacked.shape[1:]).numpy()
+
+
+def score_grid(outputs: Outputs, labels: Real, shape: DataShape) -> Grid:
+    """Every metric of the task for every condition and mask seed."""
+    values = outputs.values.astype(np.float64)
+    conditions, seeds = values.shape[:2]
+    flat = score(values.reshape(conditions * seeds, *values.shape[2:]), labels, shape)
+    return Grid(outputs.conditions, {name: value.reshape(conditions, seeds) for name, value in flat.items()})
+
+
+def robustness_grid(
+    predict: Predict, split: Split, protocol: ProtocolSpec, mask_seeds: Sequence[int], shape: DataShape
+) -> Grid:
+    """Predict and score a whole split."""
+    rows = np.arange(len(split), dtype=np.int64)
+    outputs = predict_grid(predict, split, rows, protocol, mask_seeds)
+    return score_grid(outputs, split.labels.astype(np.float64), shape)

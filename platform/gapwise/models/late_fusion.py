@@ -1,0 +1,54 @@
+"""`late_fusion`: the baseline that every comparison carries (methods.md section 3).
+
+The mean of the available modalities' summaries, then an MLP. It shares its encoders with the other models, so that
+whatever they gain over it comes from what they do about missing modalities. It never looks at the complete view.
+
+Shape legend: B samples, M modalities, S summary tokens, W model width.
+"""
+
+from functools import partial
+
+from torch import Tensor
+
+from gapwise.data.batch import ModalityBatch
+from gapwise.data.shape import DataShape, Statistics
+from gapwise.models.blocks.attention import Drop, keep_all
+from gapwise.models.blocks.encoder import EncoderBank
+from gapwise.models.blocks.heads import TaskHead
+from gapwise.models.interface import Collective, Loss, MultimodalModel, Noise, Prediction, State, mean_over_batch
+from gapwise.spec.model import LateFusionSpec
+
+
+class LateFusion(MultimodalModel):
+    """Masked mean of encoder summaries, then an MLP. A sample with nothing available gets the MLP's answer to zero."""
+
+    dropout: Tensor
+
+    def __init__(self, spec: LateFusionSpec, shape: DataShape, statistics: Statistics) -> None:
+        super().__init__()
+        self.modalities = tuple(sorted(shape.modalities))
+        self.register_hyperparameters(dropout=spec.dropout)
+        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities)
+        self.head = TaskHead(spec.width, spec, shape, statistics)
+
+    def forward(
+        self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
+    ) -> Loss:
+        """The task loss on the incomplete view."""
+        del complete
+        output = self._answer(incomplete, partial(noise.dropout, probability=self.dropout))
+        loss_B = self.head.loss(output, incomplete.labels)
+        task = mean_over_batch(loss_B, loss_B.new_ones(loss_B.shape), workers)
+        return Loss(total=task, terms={"task": task.detach()}, state=state)
+
+    def predict(self, batch: ModalityBatch, state: State) -> Prediction:
+        del state
+        return Prediction(output=self._answer(batch, keep_all), diagnostics={})
+
+    def _answer(self, batch: ModalityBatch, drop: Drop) -> Tensor:
+        summary_BMSW, available_BM = self.encoders(batch, drop)
+        share_BM = available_BM.to(summary_BMSW.dtype)
+        share_BM = share_BM / share_BM.sum(1, keepdim=True).clamp_min(1.0)
+        mean_BW = (share_BM.unsqueeze(-1) * summary_BMSW.mean(2)).sum(1)
+        answer: Tensor = self.head(mean_BW, drop)
+        return answer

@@ -1,0 +1,170 @@
+"""PROMISE as reconstructed here: prompt attention under a two-level contrastive hierarchy (methods.md section 1).
+
+Known from public summaries: prompts, generation of missing modalities from available ones, a fusion-driven cross-modal
+level (FNCL) and a cohesion-driven intra-modal level (CCCL). Everything else is ours, and no number obtained with it is
+the paper's. The complete view is a teacher: it enters only as a target, so it is computed without gradient and without
+dropout, at a third of the price of a second student.
+
+Not here: the queue of negatives, which methods.md names as an option.
+
+Shape legend: B samples, G samples of the global batch, M modalities, S summary tokens, N fusion tokens, W model width,
+P projection size.
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gapwise.data.batch import ModalityBatch
+from gapwise.data.shape import DataShape, Statistics
+from gapwise.models.blocks import contrastive
+from gapwise.models.blocks.attention import Drop, Transformer, keep_all
+from gapwise.models.blocks.contrastive import Points
+from gapwise.models.blocks.encoder import Encoded, EncoderBank, learnable_tokens
+from gapwise.models.blocks.heads import LinearBank, TaskHead
+from gapwise.models.blocks.prompting import PromptAttention, Prompted, others
+from gapwise.models.interface import (
+    Collective,
+    Loss,
+    MultimodalModel,
+    Noise,
+    Prediction,
+    State,
+    mean_over_batch,
+    weighted_sum,
+)
+from gapwise.spec.model import PromiseSpec
+
+INCOMPLETE, COMPLETE = 0, 1
+
+
+class View(NamedTuple):
+    """One view of the samples, encoded (H_m), prompted (X_m, G_m) and fused: `fused` is (B, W)."""
+
+    encoded: Encoded
+    prompted: Prompted
+    fused: Tensor
+
+
+class Fusion(nn.Module):
+    """Transformer over [CLS_s ; X_1 ; ... ; X_M]; its first token is the fused representation."""
+
+    def __init__(self, spec: PromiseSpec, modalities: int) -> None:
+        super().__init__()
+        self.first = learnable_tokens(1, spec.width)
+        self.modality = learnable_tokens(modalities, 1, spec.width)
+        self.origin = learnable_tokens(2, spec.width)
+        self.transformer = Transformer(spec.width, spec.heads, spec.depth)
+
+    def forward(self, prompted: Prompted, available_BM: Tensor, drop: Drop) -> Tensor:
+        """(B, W). The CLS token carries the mean of the scenario prompt, so it knows what is missing."""
+        generated_W, observed_W = self.origin.unbind(0)
+        origin_BM1W = torch.where(available_BM.unsqueeze(-1), observed_W, generated_W).unsqueeze(2)
+        tokens_BMSW = prompted.tokens + self.modality + origin_BM1W
+        first_B1W = self.first + prompted.scenario.mean(1, keepdim=True)
+        tokens_BNW = torch.cat([first_B1W, tokens_BMSW.flatten(1, 2)], dim=1)
+        fused_B1W: Tensor = self.transformer(tokens_BNW, None, drop, 1)
+        return fused_B1W.squeeze(1)
+
+
+class Promise(MultimodalModel):
+    """Loss = task + w_cross * FNCL + w_intra * CCCL + w_rec * ||G_u - sg(H_u)||^2, the task on the incomplete view."""
+
+    dropout: Tensor
+    tau_cross: Tensor
+    tau_intra: Tensor
+    w_cross: Tensor
+    w_intra: Tensor
+    w_rec: Tensor
+    label_bandwidth: Tensor
+
+    def __init__(self, spec: PromiseSpec, shape: DataShape, statistics: Statistics) -> None:
+        super().__init__()
+        self.modalities = tuple(sorted(shape.modalities))
+        self.task = shape.task
+        self.register_hyperparameters(dropout=spec.dropout, tau_cross=spec.tau_cross, tau_intra=spec.tau_intra)
+        self.register_hyperparameters(w_cross=spec.w_cross, w_intra=spec.w_intra, w_rec=spec.w_rec)
+        self.register_hyperparameters(label_bandwidth=spec.label_bandwidth)
+        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities)
+        self.prompting = PromptAttention(spec, len(self.modalities))
+        self.fusion = Fusion(spec, len(self.modalities))
+        self.project = LinearBank(1 + len(self.modalities), spec.width, spec.projection)
+        self.head = TaskHead(spec.width, spec, shape, statistics)
+
+    def forward(
+        self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
+    ) -> Loss:
+        drop = partial(noise.dropout, probability=self.dropout)
+        student = self._view(incomplete, drop)
+        output = self.head(student.fused, drop)
+        with torch.no_grad():
+            teacher = self._view(complete, keep_all)
+            target = self._points(teacher, incomplete.rows, COMPLETE)
+        points = self._points(student, incomplete.rows, INCOMPLETE)
+        every = contrastive.gather(stack(points, target), workers)
+        task_B = self.head.loss(output, incomplete.labels)
+        terms = {
+            "task": mean_over_batch(task_B, task_B.new_ones(task_B.shape), workers),
+            "fncl": self._fncl(points, every, workers),
+            "cccl": self._cccl(points, every, incomplete.labels, workers),
+            "reconstruction": reconstruction(student, teacher, workers),
+        }
+        weights = {"fncl": self.w_cross, "cccl": self.w_intra, "reconstruction": self.w_rec}
+        return Loss(weighted_sum(terms, weights), {name: term.detach() for name, term in terms.items()}, state)
+
+    def predict(self, batch: ModalityBatch, state: State) -> Prediction:
+        """Diagnostics: `fused` (B, W)."""
+        del state
+        fused_BW = self._view(batch, keep_all).fused
+        return Prediction(output=self.head(fused_BW, keep_all), diagnostics={"fused": fused_BW})
+
+    def _view(self, batch: ModalityBatch, drop: Drop) -> View:
+        encoded = self.encoders(batch, drop)
+        prompted = self.prompting(encoded, drop)
+        return View(encoded, prompted, self.fusion(prompted, encoded.available, drop))
+
+    def _points(self, view: View, rows_B: Tensor, number: int) -> Points:
+        """Unit-sphere projections, (1 + M, B, P): z first, then every z_m.
+
+        In the incomplete view whatever rests on some available modality counts, generated vectors too; in the complete
+        view only what is real.
+        """
+        pooled_BNW = torch.cat([view.fused.unsqueeze(1), view.prompted.tokens.mean(2)], dim=1)
+        some_B1 = view.encoded.available.any(1, keepdim=True)
+        real_BM = view.encoded.available if number == COMPLETE else some_B1.expand_as(view.encoded.available)
+        valid_BN = torch.cat([some_B1, real_BM], dim=1)
+        return contrastive.points(self.project(pooled_BNW).transpose(0, 1), valid_BN.T, rows_B, number)
+
+    def _fncl(self, points: Points, every: Points, workers: Collective) -> Tensor:
+        """Cross-modal level: z with each z_m, both ways, and z of the incomplete view towards that of the complete."""
+        modalities = len(self.modalities)
+        fused, each = points.part(0, 1), points.part(1, 1 + modalities)
+        across = contrastive.symmetric_info_nce(fused, each, self.tau_cross, workers, every.part(0, 1 + modalities))
+        whole = every.part(1 + modalities, 2 + modalities)
+        return across + contrastive.info_nce(fused, whole, self.tau_cross, workers)
+
+    def _cccl(self, points: Points, every: Points, labels_B: Tensor, workers: Collective) -> Tensor:
+        """Intra-modal level: inside each modality, generated and real vectors of both views, weighted by label."""
+        modalities = len(self.modalities)
+        own = every.part(1, 1 + modalities)
+        whole = every.part(2 + modalities, 2 + 2 * modalities)
+        gallery = contrastive.together(own, whole._replace(view=torch.full_like(whole.view, COMPLETE)))
+        labels_G = workers.gather(labels_B).repeat(2)
+        bandwidth = self.label_bandwidth if self.task == "regression" else None
+        weight_BG = contrastive.closeness(labels_B, labels_G, bandwidth)
+        each = points.part(1, 1 + modalities)
+        return contrastive.supervised_contrast(each, gallery, weight_BG, self.tau_intra, workers)
+
+
+def stack(first: Points, second: Points) -> Points:
+    """Two sets of points of the same samples, one above the other along the leading axis, to be gathered at once."""
+    return first._replace(vector=torch.cat([first.vector, second.vector]), valid=torch.cat([first.valid, second.valid]))
+
+
+def reconstruction(student: View, teacher: View, workers: Collective) -> Tensor:
+    """Mean squared distance of G_u to the real tokens, over modalities that are known and that others can speak for."""
+    gap_BM = (student.prompted.generated - teacher.encoded.summary.detach()).square().mean((2, 3))
+    spoken_BM = others(student.encoded.available).any(-1)
+    return mean_over_batch(gap_BM, teacher.encoded.available & spoken_BM, workers)

@@ -1,0 +1,26 @@
+"""The names by which a registry knows who serves a missing rate."""
+
+BASELINE_ALIAS = "baseline"
+
+
+def champion(rate: str) -> str:
+    """ "0.3" -> "champion-mr30"."""
+    return f"champion-mr{_percent(rate)}"
+
+
+def previous(rate: str) -> str:
+    """ "0.3" -> "previous-mr30"."""
+    return f"previous-mr{_percent(rate)}"
+
+
+def rate_of(alias: str) -> str | None:
+    """ "champion-mr30" -> "0.3"; None for any other alias."""
+    head, _, percent = alias.partition("-mr")
+    if head != "champion" or not percent.isdigit():
+        return None
+    rate = int(percent) / 100
+    return f"{rate:.1f}" if int(percent) % 10 == 0 else f"{rate:.2f}"
+
+
+def _percent(rate: str) -> str:
+    return f"{round(float(rate) * 100):02d}"

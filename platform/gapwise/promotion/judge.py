@@ -1,0 +1,72 @@
+"""Judging a trained model on a split: the robustness grid with floor and baseline, as plain values for JSON."""
+
+from typing import Any
+
+import torch
+
+from gapwise.data.batch import ModalityBatch
+from gapwise.data.store import Dataset, Split
+from gapwise.errors import DataError, RegistryError
+from gapwise.evaluation.grid import Grid, robustness_grid
+from gapwise.evaluation.metrics import floor
+from gapwise.models.saved import ModelFolder, rebuild
+from gapwise.promotion.aliases import BASELINE_ALIAS
+from gapwise.spec.protocol import ProtocolSpec
+from gapwise.tracking import registry
+from gapwise.tracking.client import Tracking
+from gapwise.tracking.locate import locate
+
+
+def baseline_of(tracking: Tracking, model: str) -> ModelFolder | None:
+    """The late_fusion that was registered beside a model of the registry; None for anything else."""
+    if not model.startswith("models:/"):
+        return None
+    name = model.removeprefix("models:/").split("@")[0].split("/")[0]
+    try:
+        known = registry.aliases(tracking, name)
+    except RegistryError:
+        return None
+    return locate(tracking, f"models:/{name}@{BASELINE_ALIAS}") if BASELINE_ALIAS in known else None
+
+
+def judge(
+    model: ModelFolder,
+    baseline: ModelFolder | None,
+    dataset: Dataset,
+    protocol: ProtocolSpec,
+    *,
+    split: Split,
+    mask_seeds: int,
+) -> dict[str, Any]:
+    """What `gapwise evaluate --json` prints. Raises DataError for a dataset whose modalities are not the model's."""
+    _same_shape(model, dataset)
+    grid = _grid(model, split, protocol, mask_seeds)
+    beside = _grid(baseline, split, protocol, mask_seeds) if baseline is not None else None
+    return {
+        "protocol": protocol.name,
+        "split": split.name,
+        "mask_seeds": mask_seeds,
+        "subsets" if protocol.name == "modalities" else "rates": grid.table(),
+        "mean": grid.mean(),
+        "floor": dict(floor(dataset.train.labels, split.labels, dataset.manifest.shape())),
+        "baseline": None if beside is None else {"conditions": beside.table(), "mean": beside.mean()},
+        "optimum": None,
+        "plugin_optimum": None,
+        "dataset_fingerprint": dataset.manifest.fingerprint,
+    }
+
+
+def _same_shape(model: ModelFolder, dataset: Dataset) -> None:
+    theirs = {name: one.dim for name, one in dataset.manifest.shape().modalities.items()}
+    ours = {name: one.dim for name, one in model.shape.modalities.items()}
+    if theirs != ours:
+        raise DataError(f"modalities {theirs}", where=str(dataset.folder), allowed=f"the model's {ours}")
+
+
+def _grid(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> Grid:
+    network, state = rebuild(model), model.state
+
+    def answer(batch: ModalityBatch) -> torch.Tensor:
+        return network.predict(batch, state).output
+
+    return robustness_grid(answer, split, protocol, range(1, mask_seeds + 1), model.shape)

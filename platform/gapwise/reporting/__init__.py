@@ -1,0 +1,1 @@
+"""Pictures of results. (The HTML report comes with its own issue.)"""

@@ -1,0 +1,192 @@
+"""A search space: the question, which models compete (arms), what each may vary, and how long to look.
+
+A study always carries `late_fusion` as an arm, added here when the file does not name it: no winner without a baseline
+beside it. Parameter paths are those of `TrainSpec` (`model.tau_cross`, `optimiser.lr`), so a space cannot search what a
+training run does not have.
+"""
+
+import math
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+
+from gapwise.spec.base import Spec
+from gapwise.spec.fingerprint import canonical
+from gapwise.spec.train import TrainSpec
+
+BASELINE = "late_fusion"
+Role = Literal["searched", "nuisance"]
+Choice = str | int | float | bool
+
+
+class Range(Spec):
+    """A number between two bounds, both included."""
+
+    role: Role
+    """searched: the question is about it. nuisance: it is tuned so that the comparison is fair."""
+    low: float
+    """Smallest value."""
+    high: float
+    """Largest value."""
+    log: bool = False
+    """Whether values are spread evenly on a logarithmic scale."""
+    integer: bool = False
+    """Whether only whole numbers are tried."""
+
+    @model_validator(mode="after")
+    def _bounds(self) -> "Range":
+        if not self.low < self.high:
+            raise ValueError(f"low must be below high, got low {self.low:g} and high {self.high:g}")
+        if self.log and self.low <= 0:
+            raise ValueError(f"a logarithmic range must start above 0, got low {self.low:g}")
+        if self.integer and (self.low % 1 or self.high % 1):
+            raise ValueError(f"an integer range needs whole bounds, got {self.low:g} and {self.high:g}")
+        return self
+
+
+class Choices(Spec):
+    """One of a list of values."""
+
+    role: Role
+    """searched or nuisance, as for a range."""
+    choices: tuple[Choice, ...]
+    """The values, at least two, distinct."""
+
+    @field_validator("choices")
+    @classmethod
+    def _distinct(cls, choices: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        if len(choices) < 2 or len({canonical(choice) for choice in choices}) < len(choices):
+            raise ValueError(f"choices must be at least two distinct values, got {list(choices)}")
+        return choices
+
+
+class Fixed(Spec):
+    """A value that the study holds, written down so that a reader sees it was a decision."""
+
+    role: Literal["fixed"]
+    """Always fixed."""
+    value: Choice
+    """The value of every trial of this arm."""
+
+
+def _kind(parameter: Any) -> str:
+    """Judge a parameter by the keys that are there, so that an error speaks of one form and not of three."""
+    keys = parameter if isinstance(parameter, dict) else vars(parameter) if isinstance(parameter, Spec) else {}
+    if "value" in keys or keys.get("role") == "fixed":
+        return "fixed"
+    return "choices" if "choices" in keys else "range"
+
+
+Parameter = Annotated[
+    Annotated[Range, Tag("range")] | Annotated[Choices, Tag("choices")] | Annotated[Fixed, Tag("fixed")],
+    Discriminator(_kind),
+]
+
+
+class ArmSpec(Spec):
+    """One model in the race."""
+
+    parameters: dict[str, Parameter] = Field(default_factory=dict)
+    """By path in a training spec, such as `model.tau_cross` or `optimiser.lr`."""
+
+
+_BASELINE_PARAMETERS: dict[str, Parameter] = {
+    "optimiser.lr": Range(role="nuisance", low=1e-4, high=5e-3, log=True),
+    "optimiser.weight_decay": Range(role="nuisance", low=1e-4, high=1e-1, log=True),
+    "model.dropout": Range(role="nuisance", low=0.0, high=0.5),
+}
+
+
+class SamplerSpec(Spec):
+    """How the next configuration is chosen. Every default is written out, because Optuna's have changed."""
+
+    name: Literal["tpe", "random"] = "tpe"
+    """tpe: tree-structured Parzen estimator. random: the baseline of samplers."""
+    startup: Annotated[int, Field(ge=1)] = 8
+    """Random trials before TPE uses what it has seen."""
+    multivariate: bool = True
+    """TPE: model parameters jointly."""
+    constant_liar: bool = True
+    """TPE: count running trials as bad, so that concurrent trials spread out."""
+
+
+class PrunerSpec(Spec):
+    """When a trial is stopped early."""
+
+    name: Literal["asha", "none"] = "asha"
+    """asha: Optuna's SuccessiveHalvingPruner. none: every trial trains to its end."""
+    min_epochs: Annotated[int, Field(ge=1)] = 3
+    """Epochs before the first decision."""
+    reduction: Annotated[int, Field(ge=2)] = 3
+    """One in this many trials survives a rung."""
+
+
+class SecondPhaseSpec(Spec):
+    """Winners are chosen by their mean over seeds, because one seed's best is mostly luck."""
+
+    top_k: Annotated[int, Field(ge=1)] = 2
+    """Configurations of each rate and arm that run again."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 3
+    """Seeds of each of them, and of the refit of each winner."""
+    cap: Annotated[int, Field(ge=1)] = 4
+    """Configurations of an arm at most, over all rates; those best at most rates come first."""
+    mask_seeds: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Mask seeds behind every figure of the second phase and of the refit."""
+
+
+class SearchSpec(Spec):
+    """A study."""
+
+    question: str
+    """What the study asks, in a sentence; it stands in MLflow and in the report."""
+    arms: dict[Literal["promise", "prlf", "late_fusion"], ArmSpec]
+    """Models by name. `late_fusion` joins by itself where it is not named."""
+    common: dict[str, Choice] = Field(default_factory=dict)
+    """Values by path that hold for every arm, the baseline included, such as `model.width: 64`."""
+    train: TrainSpec = TrainSpec()
+    """What every trial starts from, without `model`: models are the arms."""
+    trials: Annotated[int, Field(ge=1)] = 20
+    """Trials of each arm but the baseline."""
+    baseline_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
+    """Trials of the baseline, as a share of `trials`; figures to be quoted use 1."""
+    executor: Literal["warm", "train"] = "warm"
+    """warm: reused workers, one device each. train: one Ray Train run a trial."""
+    workers_per_trial: Annotated[int, Field(ge=1)] = 1
+    """Ray Train workers of a trial; more than one needs `executor: train`."""
+    sampler: SamplerSpec = SamplerSpec()
+    """How configurations are chosen."""
+    pruner: PrunerSpec = PrunerSpec()
+    """When a trial stops early."""
+    second_phase: SecondPhaseSpec = SecondPhaseSpec()
+    """Seeds behind every winner."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of the samplers and of every trial's training."""
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _at_least_one(cls, arms: Any) -> Any:
+        if not isinstance(arms, dict) or not arms:
+            raise ValueError("at least one arm is needed")
+        return {name: {} if arm is None else arm for name, arm in arms.items()}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "SearchSpec":
+        if "model" in self.train.model_fields_set:
+            raise ValueError("train.model is not used: models are the arms, values for all of them go under common")
+        if self.workers_per_trial > 1 and self.executor == "warm":
+            raise ValueError("workers_per_trial above 1 needs executor: train")
+        return self
+
+    def arm_names(self) -> list[str]:
+        """Arms in the order of the file, the baseline last."""
+        return [name for name in self.arms if name != BASELINE] + [BASELINE]
+
+    def parameters_of(self, arm: str) -> dict[str, Parameter]:
+        """What an arm varies and fixes, by path; a baseline that the file does not name tunes its nuisances."""
+        named = {str(name): one for name, one in self.arms.items()}
+        return named[arm].parameters if arm in named else _BASELINE_PARAMETERS
+
+    def trials_of(self, arm: str) -> int:
+        """Trials that an arm gets; the baseline's share is rounded up."""
+        share = self.baseline_share if arm == BASELINE else 1.0
+        return max(1, math.ceil(self.trials * share - 1e-9))

@@ -1,0 +1,75 @@
+"""One training run, completely: what `gapwise train` reads and what every trial of a study resolves to."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from gapwise.spec.base import Spec
+from gapwise.spec.model import LateFusionSpec, ModelSpec
+from gapwise.spec.protocol import ProtocolSpec
+
+Metric = Literal["mae", "corr", "acc2_non0", "acc2_has0", "accuracy", "macro_recall", "f1_weighted"]
+
+
+class OptimiserSpec(Spec):
+    """AdamW with a linear warm-up and a cosine decay to a tenth."""
+
+    lr: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    """Peak learning rate."""
+    weight_decay: Annotated[float, Field(ge=0.0, le=10.0)] = 1e-2
+    """Decoupled weight decay of matrices; vectors (biases, norms) have none."""
+    warmup: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """Share of all steps spent warming up."""
+    clip: Annotated[float, Field(gt=0.0)] = 1.0
+    """Largest norm of the gradient."""
+
+
+class ObjectiveSpec(Spec):
+    """What the validation curve over missing rates is reduced to; decides early stopping, pruning and selection."""
+
+    metric: Metric = "mae"
+    """A metric of methods.md section 5. Its direction is known: mae is minimised, the others are maximised."""
+    reduce: Literal["mean", "worst", "rate"] = "mean"
+    """mean over the grid, the worst rate, or one rate."""
+    rate: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    """The rate for `reduce: rate`; it must be in the protocol's grid."""
+
+
+class TrainSpec(Spec):
+    """One training run."""
+
+    model: ModelSpec = LateFusionSpec()
+    """Which model, and its hyperparameters."""
+    protocol: ProtocolSpec = ProtocolSpec()
+    """How observations go missing in training and validation."""
+    optimiser: OptimiserSpec = OptimiserSpec()
+    """How parameters move."""
+    objective: ObjectiveSpec = ObjectiveSpec()
+    """What early stopping and selection look at, on validation."""
+    epochs: Annotated[int, Field(ge=1, le=10_000)] = 20
+    """Passes over the training split at most."""
+    patience: Annotated[int, Field(ge=0)] = 6
+    """Epochs without a better validation objective before training stops; 0 never stops early."""
+    batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
+    """Global batch over all workers; an epoch is cut into nearly equal batches of at most this many."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Of initial weights, order, training masks and dropout. Evaluation masks have seeds of their own."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """auto: bf16 autocast on a GPU that has it, fp32 elsewhere."""
+    checkpoint_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between two resumable checkpoints."""
+    checkpoint_steps: Annotated[int, Field(ge=0)] = 0
+    """Also a resumable checkpoint every so many steps within an epoch; 0 for none."""
+
+    @model_validator(mode="after")
+    def _objective_is_on_the_grid(self) -> "TrainSpec":
+        rate, grid = self.objective.rate, self.protocol.rates
+        if (self.objective.reduce == "rate") != (rate is not None):
+            raise ValueError("objective.rate goes with objective.reduce: rate, and only with it")
+        if rate is not None and self.protocol.name != "frames":
+            raise ValueError(
+                f"protocol {self.protocol.name!r} has no missing rates, so objective.reduce cannot be rate"
+            )
+        if rate is not None and rate not in grid:
+            raise ValueError(f"objective.rate must be one of protocol.rates {list(grid)}, got {rate}")
+        return self

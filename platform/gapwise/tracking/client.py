@@ -1,0 +1,69 @@
+"""One client for one tracking store, set up so that several gapwise processes never race over it.
+
+The embedded store is SQLite and is migrated once, here, before anything else opens it; a team's server is reached
+through MLFLOW_TRACKING_URI. Nothing here touches MLflow's global state, except to silence it.
+"""
+
+import logging
+import os
+from typing import NamedTuple
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from gapwise.errors import RegistryError
+from gapwise.spec.home import Home
+
+for _name in ("alembic", "mlflow"):
+    logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+class TrackingDown(Exception):
+    """The tracking store did not take something just now; it can be given again."""
+
+
+class Tracking(NamedTuple):
+    """A client and the URI it talks to."""
+
+    client: MlflowClient
+    uri: str
+
+
+def connect(home: Home) -> Tracking:
+    """Open the tracking store, creating and migrating the embedded one. Raises RegistryError where none answers."""
+    home.root.mkdir(parents=True, exist_ok=True)
+    uri = home.tracking_uri
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    client = MlflowClient(uri, uri)
+    try:
+        client.search_experiments(max_results=1)
+    except MlflowException as error:
+        raise RegistryError(f"the tracking server does not answer: {first_line(error)}", where=uri) from error
+    return Tracking(client, uri)
+
+
+def experiment_id(tracking: Tracking, home: Home, name: str) -> str:
+    """The experiment's id; of several processes that create it at once, one wins and the others use its."""
+    found = tracking.client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = home.artifacts
+    try:
+        created = tracking.client.create_experiment(name, artifact_location=location.as_uri() if location else None)
+    except MlflowException:
+        found = tracking.client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
+    return str(created)
+
+
+def first_line(error: Exception) -> str:
+    """An MLflow error's own words, without its traceback."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

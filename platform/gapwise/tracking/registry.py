@@ -1,0 +1,123 @@
+"""Registered models: one name for a dataset, task and protocol; versions with tags; aliases by missing rate.
+
+MLflow keeps no history of aliases and no metrics behind them, so what must be known of a version stands in its tags.
+"""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlflow
+from mlflow.exceptions import MlflowException
+
+import gapwise
+from gapwise.errors import RegistryError
+from gapwise.models.saved import load_model_folder
+from gapwise.tracking.client import Tracking, first_line
+from gapwise.tracking.served import ARTIFACT, input_example, signature
+
+TAG = "gapwise."
+_ENTRY = Path(__file__).with_name("served_entry.py")
+
+
+class Version(NamedTuple):
+    """A registered version: its number, run, and what its tags say (JSON values by name without our prefix)."""
+
+    name: str
+    version: str
+    run_id: str
+    facts: dict[str, Any]
+
+
+def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts: dict[str, Any]) -> Version:
+    """Store a model folder under `run_id` as a pyfunc and make it a new version of `name`.
+
+    Raises RegistryError where the server refuses; a version exists only once its artifact is complete.
+    """
+    described = load_model_folder(folder)
+    place = f"models/{folder.parent.name}"
+    try:
+        _ensure(tracking, name)
+        with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
+            packed, model = Path(temporary) / "packed", Path(temporary) / ARTIFACT
+            shutil.copytree(folder, model)  # MLflow names an artifact's folder after its source
+            mlflow.pyfunc.save_model(
+                packed,
+                python_model=str(_ENTRY),
+                artifacts={ARTIFACT: str(model)},
+                signature=signature(described.shape),
+                input_example=input_example(described.shape),
+                pip_requirements=[f"gapwise=={gapwise.__version__}"],
+            )
+            tracking.client.log_artifacts(run_id, str(packed), place)
+        source = f"{tracking.client.get_run(run_id).info.artifact_uri}/{place}"
+        tags = {f"{TAG}{key}": json.dumps(value, sort_keys=True) for key, value in facts.items()}
+        created = tracking.client.create_model_version(name, source, run_id=run_id, tags=tags)
+    except MlflowException as error:
+        raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
+    return Version(name, str(created.version), run_id, facts)
+
+
+def _ensure(tracking: Tracking, name: str) -> None:
+    try:
+        tracking.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def find_version(tracking: Tracking, name: str, facts: dict[str, Any]) -> Version | None:
+    """A version whose tags say all of `facts`, so that promoting a study twice registers nothing twice."""
+    for version in versions(tracking, name):
+        if all(version.facts.get(key) == value for key, value in facts.items()):
+            return version
+    return None
+
+
+def versions(tracking: Tracking, name: str) -> list[Version]:
+    """Every version of a registered model, newest first; none for a name that does not exist."""
+    found = tracking.client.search_model_versions(f"name = '{name}'", max_results=1000)
+    return [_version(one) for one in sorted(found, key=lambda one: -int(one.version))]
+
+
+def _version(found: Any) -> Version:
+    facts = {
+        key.removeprefix(TAG): json.loads(value) for key, value in (found.tags or {}).items() if key.startswith(TAG)
+    }
+    return Version(found.name, str(found.version), str(found.run_id), facts)
+
+
+def aliases(tracking: Tracking, name: str) -> dict[str, str]:
+    """{alias: version}. Raises RegistryError for a name that does not exist, naming those that do."""
+    try:
+        return {alias: str(version) for alias, version in tracking.client.get_registered_model(name).aliases.items()}
+    except MlflowException as error:
+        known = [model.name for model in tracking.client.search_registered_models(max_results=100)]
+        raise RegistryError(f"no registered model {name!r}", where=tracking.uri, allowed=known or "none yet") from error
+
+
+def version_of(tracking: Tracking, name: str, version: str) -> Version:
+    return _version(tracking.client.get_model_version(name, version))
+
+
+def set_alias(tracking: Tracking, name: str, alias: str, version: str) -> None:
+    tracking.client.set_registered_model_alias(name, alias, version)
+
+
+def describe(tracking: Tracking, name: str, version: str, text: str) -> None:
+    """The note that MLflow's UI shows beside a version."""
+    tracking.client.update_model_version(name, version, text)
+
+
+def download(tracking: Tracking, uri: str, into: Path) -> Path:
+    """The model folder behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a run's artifact, on this disk.
+
+    Raises RegistryError where there is none.
+    """
+    try:
+        packed = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=tracking.uri)
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"cannot be fetched: {first_line(error)}", where=uri) from error
+    return Path(packed) / "artifacts" / ARTIFACT

@@ -1,0 +1,64 @@
+"""A study's parent run in MLflow, begun or found again by the study's name."""
+
+import json
+from collections.abc import Mapping
+from types import TracebackType
+
+from pydantic import BaseModel
+
+import gapwise
+from gapwise.data.store import Dataset
+from gapwise.spec.fingerprint import fingerprint
+from gapwise.spec.home import Home
+from gapwise.spec.search import SearchSpec
+from gapwise.tracking.client import Tracking, experiment_id
+from gapwise.tracking.inputs import data_input
+from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, start_run
+
+
+class StudyRun:
+    """A context that ends its run as FINISHED, or KILLED when an exception leaves it: a study can be continued."""
+
+    def __init__(self, tracking: Tracking, experiment: str, run_id: str) -> None:
+        self._tracking, self.run_id = tracking, run_id
+        self.trials = TrialRuns(tracking, experiment, run_id)
+
+    @classmethod
+    def begin(cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset) -> "StudyRun":
+        experiment = experiment_id(tracking, home, dataset.manifest.name)
+        identity = {"gapwise.kind": "study", "gapwise.study": name}
+        known = find_run(tracking, experiment, identity)
+        if known is not None:
+            return cls(tracking, experiment, known)
+        tags = identity | {
+            "gapwise.version": gapwise.__version__,
+            "gapwise.spec_fingerprint": fingerprint(space),
+            "gapwise.data_fingerprint": dataset.manifest.fingerprint,
+            "mlflow.note.content": space.question,
+        }
+        run_id = start_run(tracking, experiment, name, tags=tags)
+        params = {
+            "arms": ", ".join(space.arm_names()),
+            "trials": space.trials,
+            "executor": space.executor,
+            "objective": json.dumps(space.train.objective.model_dump(mode="json")),
+            "protocol": json.dumps(space.train.protocol.model_dump(mode="json")),
+        }
+        log_facts(tracking, run_id, params=params, tags={})
+        log_input(tracking, run_id, data_input(dataset))
+        return cls(tracking, experiment, run_id)
+
+    def __enter__(self) -> "StudyRun":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end_run(self._tracking, self.run_id, "FINISHED" if kind is None else "KILLED")
+
+    def log_result(self, best: Mapping[str, BaseModel], baseline: Mapping[str, BaseModel]) -> None:
+        """The winners by rate, as files that the UI shows."""
+        tables = {"best.json": best, "baseline.json": baseline}
+        for name, rows in tables.items():
+            plain = {rate: row.model_dump() for rate, row in rows.items()}
+            self._tracking.client.log_dict(self.run_id, plain, name)

@@ -1,0 +1,91 @@
+"""A single training run in MLflow: begun or continued, fed with epochs, and closed truthfully."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mlflow.exceptions import MlflowException
+
+import gapwise
+from gapwise.data.store import Dataset
+from gapwise.errors import CheckpointError
+from gapwise.models.saved import ModelFolder
+from gapwise.spec.fingerprint import fingerprint
+from gapwise.spec.home import Home
+from gapwise.spec.train import TrainSpec
+from gapwise.tracking.client import Tracking, experiment_id
+from gapwise.tracking.inputs import data_input
+from gapwise.tracking.locate import FOLDER_TAG
+from gapwise.tracking.runs import Point, end_run, log_facts, log_input, log_points, start_run
+
+
+class TrainRun:
+    """A context that ends its run as FINISHED, or FAILED when an exception leaves it."""
+
+    def __init__(self, tracking: Tracking, run_id: str, metric: str) -> None:
+        self._tracking, self.run_id, self._metric = tracking, run_id, metric
+
+    @classmethod
+    def begin(
+        cls, tracking: Tracking, home: Home, spec: TrainSpec, dataset: Dataset, *, resume: str | None
+    ) -> "TrainRun":
+        """A new run, or the one to resume. Raises CheckpointError for a run that does not exist."""
+        metric = spec.objective.metric
+        if resume is not None:
+            return cls(tracking, _existing(tracking, resume), metric)
+        experiment = experiment_id(tracking, home, dataset.manifest.name)
+        tags = {
+            "gapwise.kind": "train",
+            "gapwise.version": gapwise.__version__,
+            "gapwise.spec_fingerprint": fingerprint(spec),
+            "gapwise.data_fingerprint": dataset.manifest.fingerprint,
+        }
+        run_id = start_run(tracking, experiment, f"train {spec.model.name}", tags=tags)
+        log_facts(tracking, run_id, params=flat(spec.model_dump(mode="json")), tags={})
+        log_input(tracking, run_id, data_input(dataset))
+        return cls(tracking, run_id, metric)
+
+    def __enter__(self) -> "TrainRun":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        end_run(self._tracking, self.run_id, "FINISHED" if kind is None else "FAILED")
+
+    def log_epoch(self, epoch: dict[str, Any]) -> None:
+        """One request an epoch."""
+        step = epoch["epoch"]
+        curve = [
+            Point(f"valid/{self._metric}/{key}", value, step) for key, value in epoch["metrics"][self._metric].items()
+        ]
+        losses = [Point(f"train/{name}", value, step) for name, value in epoch["losses"].items()]
+        log_points(self._tracking, self.run_id, [Point("valid/objective", epoch["cost"], step), *curve, *losses])
+
+    def log_model(self, model: ModelFolder, folder: Path) -> None:
+        """The kept weights' curves, and where they are."""
+        points = [
+            Point(f"curve/{metric}", value, index)
+            for metric, curve in model.validation.items()
+            for index, value in enumerate(curve.values())
+        ]
+        log_points(self._tracking, self.run_id, points)
+        log_facts(self._tracking, self.run_id, params={}, tags={FOLDER_TAG: str(folder)})
+        self._tracking.client.log_artifacts(self.run_id, str(folder), "model")
+
+
+def _existing(tracking: Tracking, run_id: str) -> str:
+    try:
+        tracking.client.get_run(run_id)
+    except MlflowException as error:
+        raise CheckpointError(f"no run {run_id!r} to resume", where=tracking.uri) from error
+    return run_id
+
+
+def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys as dotted paths."""
+    found: dict[str, Any] = {}
+    for name, value in mapping.items():
+        path = f"{prefix}{name}"
+        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found

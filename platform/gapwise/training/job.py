@@ -1,0 +1,55 @@
+"""What is trained, and what comes out: the values on both sides of the loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from gapwise.data.shape import DataShape, Statistics
+from gapwise.data.store import TrainSplit, ValidationSplit
+from gapwise.models.interface import Alone, Collective, MultimodalModel, State
+from gapwise.spec.train import TrainSpec
+from gapwise.training.protocols import EpochReport
+
+
+class Diverged(ArithmeticError):
+    """The loss of an epoch was not finite: the configuration fails, the study goes on."""
+
+
+def unwrapped(model: MultimodalModel) -> nn.Module:
+    """On a single worker nothing stands around the model."""
+    return model
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What to train, on what, and among how many workers. There is no test split to look at."""
+
+    spec: TrainSpec
+    train: TrainSplit
+    valid: ValidationSplit
+    shape: DataShape
+    statistics: Statistics
+    fingerprints: dict[str, str]
+    """Of the data: `dataset`, `train` and `valid`; they are kept with the model."""
+    device: torch.device = torch.device("cpu")
+    rank: int = 0
+    workers: Collective = Alone()
+    wrap: Callable[[MultimodalModel], nn.Module] = unwrapped
+    """How Ray Train makes the model data-parallel; what it returns averages gradients over workers."""
+    stop_after: int | None = None
+    """Refit: train exactly so many epochs of the planned schedule and keep the last weights, validation aside."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trained:
+    """The kept weights and running statistics, with the curve they reach on validation."""
+
+    model: MultimodalModel
+    state: State
+    history: list[EpochReport]
+    kept: EpochReport
+    """The report of the epoch whose weights were kept."""
+    stopped: bool
+    """Whether the reporter ended the run."""

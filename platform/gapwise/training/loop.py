@@ -1,0 +1,111 @@
+"""The training loop. Read this first.
+
+    job in -> model, optimiser, snapshot if there is one -> epochs of (batches, validation, report) -> best weights out
+
+Selection looks at validation only. The loop knows nothing of Ray, Optuna or MLflow: a `Reporter` hears of every epoch
+and may end the run, a `CheckpointSink` keeps snapshots, and a `Collective` adds up over workers. On any number of
+workers every decision is taken from the same global numbers, so that all of them stop together.
+"""
+
+import math
+import time
+
+from torch import nn
+
+from gapwise.data.loading import EpochBatches, Views
+from gapwise.evaluation.grid import Grid
+from gapwise.evaluation.objective import reduce_curve
+from gapwise.models.catalogue import build_model
+from gapwise.models.interface import SeededNoise
+from gapwise.training.job import Diverged, Job, Trained
+from gapwise.training.optimiser import build_optimiser, learning_rate, set_learning_rate
+from gapwise.training.precision import autocast
+from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Reporter
+from gapwise.training.run_state import RunState
+from gapwise.training.validation import validate
+
+
+def fit(job: Job, reporter: Reporter, sink: CheckpointSink) -> Trained:
+    """Train to the end, to the first exhausted patience, or to where the reporter says stop.
+
+    Raises Diverged when a loss is not finite, CheckpointError when the sink's snapshot cannot be read.
+    """
+    model = build_model(job.spec.model, job.shape, job.statistics, job.spec.seed).to(job.device)
+    run = RunState.begin(model, build_optimiser(model, job.spec.optimiser), job.device)
+    snapshot = sink.load()
+    if snapshot is not None:
+        run.restore(snapshot)
+    trainable = job.wrap(model)
+    while not _finished(run, job):
+        started = time.perf_counter()
+        samples_per_second = _train_epoch(job, run, trainable, sink)
+        grid = validate(job, run.model, run.state)
+        run.train_seconds += time.perf_counter() - started
+        report = _close_epoch(job, run, grid, samples_per_second)
+        if reporter.report(report):
+            return _result(run, stopped=True)
+    return _result(run, stopped=False)
+
+
+def _finished(run: RunState, job: Job) -> bool:
+    epoch = run.position.epoch
+    if job.stop_after is not None:
+        return epoch >= job.stop_after
+    out_of_patience = job.spec.patience > 0 and epoch - run.best_epoch >= job.spec.patience
+    return epoch >= job.spec.epochs or out_of_patience
+
+
+def _train_epoch(job: Job, run: RunState, trainable: nn.Module, sink: CheckpointSink) -> float:
+    """Every remaining batch of the epoch; returns training samples a second over all workers."""
+    started, first = time.perf_counter(), run.position.batch
+    epoch = run.position.epoch
+    batches = EpochBatches(job.train, job.spec, epoch=epoch, share=(job.rank, job.workers.world))
+    trainable.train()
+    for index in range(first, len(batches)):
+        run.position = Position(epoch, index)
+        if job.rank == 0 and sink.wants(run.position):
+            sink.save(run.snapshot(time.perf_counter() - started))
+        _step(job, run, trainable, batches[index], steps=len(batches))
+    run.position = Position(epoch + 1, 0)
+    done = len(job.train) * (len(batches) - first) / len(batches)
+    return done / (time.perf_counter() - started)
+
+
+def _step(job: Job, run: RunState, trainable: nn.Module, views: Views, *, steps: int) -> None:
+    spec, step = job.spec, run.position.epoch * steps + run.position.batch
+    set_learning_rate(run.optimiser, learning_rate(spec.optimiser, step, spec.epochs * steps))
+    run.seed_noise(spec.seed, job.rank, step)
+    incomplete, complete = views.incomplete.to(job.device), views.complete.to(job.device)
+    with autocast(spec.precision, job.device):
+        loss = trainable(incomplete, complete, run.state, SeededNoise(run.noise), job.workers)
+    run.optimiser.zero_grad(set_to_none=True)
+    loss.total.backward()
+    nn.utils.clip_grad_norm_(run.model.parameters(), spec.optimiser.clip)
+    run.optimiser.step()
+    run.state = run.model.refresh(complete, loss.state, step, job.workers)
+    run.add_losses(loss.terms | {"total": loss.total})
+
+
+def _close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float) -> EpochReport:
+    losses = run.take_losses(job.workers)
+    cost = reduce_curve(grid.curve(job.spec.objective.metric), job.spec.objective)
+    if not all(math.isfinite(value) for value in (*losses.values(), cost)):
+        raise Diverged(f"not finite after epoch {run.position.epoch}: objective {cost}, losses {losses}")
+    report = EpochReport(
+        epoch=run.position.epoch,
+        epochs=job.stop_after or job.spec.epochs,
+        cost=cost,
+        best_cost=min(cost, run.best_cost),
+        metrics={metric: grid.curve(metric) for metric in grid.metrics},
+        losses=losses,
+        samples_per_second=samples_per_second,
+        train_seconds=run.train_seconds,
+    )
+    run.close_epoch(report, keep=cost < run.best_cost or job.stop_after is not None)
+    return report
+
+
+def _result(run: RunState, *, stopped: bool) -> Trained:
+    run.load_best()
+    kept = run.history[run.best_epoch - 1]
+    return Trained(model=run.model.eval(), state=run.state, history=run.history, kept=kept, stopped=stopped)

@@ -1,0 +1,46 @@
+"""Validation in and after training: each worker answers its share of the rows, all of them see the same numbers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from gapwise.data.batch import ModalityBatch
+from gapwise.evaluation.grid import Grid, Outputs, predict_grid, score_grid
+from gapwise.evaluation.objective import Curve
+from gapwise.models.interface import MultimodalModel, State
+from gapwise.training.job import Job
+from gapwise.training.precision import autocast
+
+MASK_SEEDS = (0,)
+"""The one mask seed of early stopping, pruning and the objective; more are for the second phase and the gate."""
+
+
+def validate(job: Job, model: MultimodalModel, state: State, mask_seeds: Sequence[int] = MASK_SEEDS) -> Grid:
+    """The robustness grid on the validation split."""
+    model.eval()
+    rows = np.arange(job.rank, len(job.valid), job.workers.world, dtype=np.int64)
+
+    def answer(batch: ModalityBatch) -> Tensor:
+        with autocast(job.spec.precision, job.device):
+            return model.predict(batch.to(job.device), state).output
+
+    local = predict_grid(answer, job.valid, rows, job.spec.protocol, mask_seeds)
+    return score_grid(_merge(job, rows, local), job.valid.labels, job.shape)
+
+
+def masked_curves(job: Job, model: MultimodalModel, state: State, mask_seeds: int) -> dict[str, Curve]:
+    """{metric: {condition: mean over mask seeds 1..n}}: not the seed that early stopping looked at."""
+    grid = validate(job, model, state, range(1, mask_seeds + 1))
+    return {metric: grid.curve(metric) for metric in grid.metrics}
+
+
+def _merge(job: Job, rows: NDArray[np.int64], local: Outputs) -> Outputs:
+    if job.workers.world == 1:
+        return local
+    by_row = torch.from_numpy(np.moveaxis(local.values, 2, 0).copy()).to(job.device)
+    order = job.workers.gather(torch.from_numpy(rows).to(job.device)).argsort()
+    merged = job.workers.gather(by_row)[order].cpu().numpy()
+    return Outputs(local.conditions, np.moveaxis(merged, 0, 2))

@@ -1,0 +1,35 @@
+"""The study's book as a Ray actor, and the line by which workers reach it by name."""
+
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gapwise.spec.search import SearchSpec
+from gapwise.tuning.assignment import Assignment, Outcome
+from gapwise.tuning.book import StudyBook
+
+
+def actor_name(study: str) -> str:
+    return f"study {study}"
+
+
+def start_book(study: str, space: SearchSpec, journal: Path) -> Any:
+    """The actor that owns the journal while this driver lives. Blocks until the journal is open."""
+    remote: Any = ray.remote(StudyBook)
+    book = remote.options(name=actor_name(study), num_cpus=0).remote(space, journal)
+    ray.get(book.unfinished.remote())
+    return book
+
+
+class ActorLine:
+    """A worker's `StudyLine`: each call waits for the book's answer, a few milliseconds."""
+
+    def __init__(self, study: str) -> None:
+        self._book: Any = ray.get_actor(actor_name(study))
+
+    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> bool:
+        return bool(ray.get(self._book.report.remote(assignment, epoch, cost, body)))
+
+    def finish(self, assignment: Assignment, outcome: Outcome) -> None:
+        ray.get(self._book.finish.remote(assignment, outcome))

@@ -1,0 +1,55 @@
+"""What travels between the study's book and the workers: plain values that JSON and Ray both carry."""
+
+from typing import Any, Literal, NamedTuple
+
+from gapwise.evaluation.objective import Curve
+
+Phase = Literal["search", "seeds"]
+Values = dict[str, Any]
+"""Sampled parameters by their path in a training spec."""
+State = Literal["running", "complete", "pruned", "failed"]
+
+
+class Assignment(NamedTuple):
+    """One configuration to run."""
+
+    phase: Phase
+    arm: str
+    number: int
+    """Optuna's number in the arm's study of this phase."""
+    values: Values
+    seed: int
+    source: int
+    """Second phase: the searched trial that this repeats; otherwise the trial itself."""
+
+    @property
+    def key(self) -> str:
+        """A name that is unique in the study and usable in a file name."""
+        tail = f"-seed{self.seed}" if self.phase == "seeds" else ""
+        return f"{self.arm}-{self.source}{tail}"
+
+
+class Outcome(NamedTuple):
+    """How it ended."""
+
+    state: State
+    cost: float | None
+    """The objective of the kept epoch; None for a failure."""
+    best_epoch: int
+    metrics: dict[str, Curve]
+    """{metric: {condition: value}} of the kept epoch; the second phase averages over mask seeds."""
+    train_seconds: float
+    reason: str = ""
+    """Why it failed."""
+
+
+def failure(reason: str) -> Outcome:
+    """A run without figures."""
+    return Outcome(state="failed", cost=None, best_epoch=0, metrics={}, train_seconds=0.0, reason=reason)
+
+
+class Finished(NamedTuple):
+    """An assignment with its outcome, as read back from the journal."""
+
+    assignment: Assignment
+    outcome: Outcome

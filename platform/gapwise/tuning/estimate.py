@@ -1,0 +1,88 @@
+"""What a study will cost, before it runs: counts that are exact, and a time from a short probe."""
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gapwise.data.loading import EpochBatches
+from gapwise.data.store import open_dataset, statistics
+from gapwise.models.catalogue import build_model
+from gapwise.models.interface import Alone, SeededNoise
+from gapwise.spec.search import Choices, Fixed, Parameter, SearchSpec
+from gapwise.tuning.space import check_space, default_values, trial_spec
+
+_PROBE_STEPS = 3
+_VALIDATION_SHARE = 1.5
+"""Validation of the whole grid each epoch, and the second phase's mask seeds, on top of training steps."""
+
+
+def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
+    """The keys of `gapwise plan --json`. Raises SpecError where the space does not fit its models."""
+    check_space(space)
+    trials = {arm: space.trials_of(arm) for arm in space.arm_names()}
+    phase = space.second_phase
+    again = {arm: min(phase.cap, count) for arm, count in trials.items()}
+    second = sum(again.values()) * phase.seeds
+    refits = second
+    devices = torch.cuda.device_count() or os.cpu_count() or 1
+    return {
+        "question": space.question,
+        "trials": trials,
+        "seeds": phase.seeds,
+        "second_phase_runs": second,
+        "refit_runs": refits,
+        "executor": space.executor,
+        "workers": space.workers_per_trial,
+        "resources": f"{torch.cuda.device_count()} GPU, {os.cpu_count()} CPU on this machine",
+        "pack": 1,
+        "estimated_seconds": _seconds(space, trials, again, data) / devices if data else None,
+        "space": {arm: _describe(space, arm) for arm in space.arm_names()},
+    }
+
+
+def _describe(space: SearchSpec, arm: str) -> dict[str, dict[str, Any]]:
+    first = default_values(space, arm)
+    return {
+        path: {"role": one.role, "values": _values(one), "first": first.get(path, getattr(one, "value", None))}
+        for path, one in space.parameters_of(arm).items()
+    }
+
+
+def _values(parameter: Parameter) -> str:
+    if isinstance(parameter, Fixed):
+        return str(parameter.value)
+    if isinstance(parameter, Choices):
+        return ", ".join(str(choice) for choice in parameter.choices)
+    scale = " log" if parameter.log else ""
+    return f"{parameter.low:g} to {parameter.high:g}{scale}{' integer' if parameter.integer else ''}"
+
+
+def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], data: Path) -> float:
+    """Device-seconds if nothing is pruned or stops early, from a few steps of each model's default."""
+    total = 0.0
+    for arm, count in trials.items():
+        runs = count + 2 * again[arm] * space.second_phase.seeds
+        total += runs * space.train.epochs * _epoch_seconds(space, arm, data)
+    return total
+
+
+def _epoch_seconds(space: SearchSpec, arm: str, data: Path) -> float:
+    dataset = open_dataset(data)
+    spec = trial_spec(space, arm, default_values(space, arm), seed=space.seed)
+    model = build_model(spec.model, dataset.manifest.shape(), statistics(dataset.train), spec.seed)
+    batches = EpochBatches(dataset.train, spec, epoch=0, share=(0, 1))
+    noise, state = SeededNoise(torch.Generator().manual_seed(0)), model.initial_state()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for step in range(_PROBE_STEPS + 1):
+            if step == 1:
+                started = time.perf_counter()
+            views = batches[step % len(batches)]
+            model(views.incomplete, views.complete, state, noise, Alone()).total.backward()
+        return _VALIDATION_SHARE * len(batches) * (time.perf_counter() - started) / _PROBE_STEPS
+    finally:
+        torch.set_num_threads(threads)

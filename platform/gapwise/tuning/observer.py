@@ -1,0 +1,74 @@
+"""One background thread that carries the book's events to whoever watches: the progress display and MLflow.
+
+Workers never wait for it. A watcher that fails is told again from where it stopped; what it has not taken when the
+study ends is reported as a warning, for the journal has everything anyway.
+"""
+
+import logging
+import threading
+from types import TracebackType
+from typing import Any, Protocol
+
+import ray
+
+from gapwise.tracking.client import TrackingDown
+from gapwise.tuning.book import Event
+
+_log = logging.getLogger(__name__)
+
+
+class Watcher(Protocol):
+    def see(self, events: list[Event]) -> None:
+        """Take note of events, in order. Raises TrackingDown to be given the same events again later."""
+
+
+class Observer:
+    """Polls the book while the study runs; leaving the context delivers what is left."""
+
+    def __init__(self, book: Any, watchers: list[Watcher], *, every_seconds: float = 1.0) -> None:
+        self._book, self._every = book, every_seconds
+        self._positions = {id(watcher): 0 for watcher in watchers}
+        self._watchers = watchers
+        self._stop, self._turn = threading.Event(), threading.Lock()
+        self._thread = threading.Thread(target=self._run, name="gapwise-observer", daemon=True)
+
+    def __enter__(self) -> "Observer":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        if kind is None:
+            self.deliver()
+            self._warn_about_the_rest()
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._every):
+            self.deliver()
+
+    def deliver(self) -> None:
+        """Hand over what is new, now; the driver asks for it where one stage ends and the next begins."""
+        with self._turn:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        oldest = min(self._positions.values())
+        events: list[Event] = ray.get(self._book.events.remote(oldest))
+        for watcher in self._watchers:
+            fresh = events[self._positions[id(watcher)] - oldest :]
+            if not fresh:
+                continue
+            try:
+                watcher.see(fresh)
+            except TrackingDown:
+                continue
+            self._positions[id(watcher)] += len(fresh)
+
+    def _warn_about_the_rest(self) -> None:
+        total = len(ray.get(self._book.events.remote(0)))
+        missing = total - min(self._positions.values())
+        if missing:
+            _log.warning("%d events did not reach the tracking server; the study's journal has them", missing)

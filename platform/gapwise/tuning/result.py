@@ -1,0 +1,115 @@
+"""What a finished study leaves for people, for `promote` and for reports: one JSON file, versioned."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from gapwise.errors import StudyError
+from gapwise.spec.protocol import ProtocolSpec
+from gapwise.spec.train import ObjectiveSpec
+
+FORMAT_VERSION = 1
+RESULT_FILE = "result.json"
+
+
+class _Value(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Spread(_Value):
+    """A figure over training seeds."""
+
+    mean: float
+    sd: float
+
+
+class Best(_Value):
+    """The configuration with the best second-phase mean at a condition."""
+
+    trial: str
+    """Its name, such as "prlf-7"."""
+    metric: str
+    mean: float
+    sd: float
+    seeds: int
+
+
+class RefitModel(_Value):
+    """A winner after its refit: figures over its seeds, and the one that ships."""
+
+    trial: str
+    arm: str
+    values: dict[str, Any]
+    spec_fingerprint: str
+    epochs: int
+    seeds: list[int]
+    shipped_seed: int
+    folder: str
+    """Model folder of the shipped seed, relative to the study's folder."""
+    over_seeds: dict[str, dict[str, Spread]]
+    """{metric: {condition: figure}} on validation, over the refit's fresh seeds."""
+    shipped: dict[str, dict[str, float]]
+    """{metric: {condition: value}} of the shipped seed on validation."""
+
+
+class StudyResult(_Value):
+    """A study, finished."""
+
+    format_version: int = FORMAT_VERSION
+    study: str
+    question: str
+    task: str
+    dataset: str
+    """Name of the dataset."""
+    data: str
+    """Folder it was read from; where, not what."""
+    fingerprints: dict[str, str]
+    """`dataset`, `train`, `valid` and `test`."""
+    spec_fingerprint: str
+    protocol: ProtocolSpec
+    objective: ObjectiveSpec
+    mask_seeds: int
+    trials: dict[str, int]
+    arms: dict[str, dict[str, int]]
+    """Trials by arm and state: whether the comparison had equal budgets."""
+    wall_seconds: float
+    search_seconds: float
+    train_seconds: float
+    best: dict[str, Best]
+    """By condition, over the searched arms."""
+    baseline: dict[str, Best]
+    """The same for `late_fusion`."""
+    floor: dict[str, float]
+    """{metric: value} of the best constant answer on validation."""
+    models: list[RefitModel]
+    parent_run_id: str
+
+    def model(self, trial: str) -> RefitModel:
+        return next(model for model in self.models if model.trial == trial)
+
+
+def save_result(folder: Path, result: StudyResult) -> None:
+    temporary = folder / f".{RESULT_FILE}.{os.getpid()}.tmp"
+    temporary.write_text(result.model_dump_json(indent=1))
+    temporary.replace(folder / RESULT_FILE)
+
+
+def load_result(studies: Path, name: str) -> StudyResult:
+    """A finished study by name. Raises StudyError, naming those that exist, where it is missing or not finished."""
+    file = studies / name / RESULT_FILE
+    if not (studies / name).is_dir():
+        known = sorted(entry.parent.name for entry in studies.glob("*/study.json"))
+        raise StudyError(f"no study {name!r}", where=str(studies), allowed=known or "none exists yet")
+    if not file.exists():
+        raise StudyError(
+            f"study {name!r} is not finished; continue it with `gapwise tune ... --resume`", where=str(file)
+        )
+    fields = json.loads(file.read_text())
+    if fields.get("format_version") != FORMAT_VERSION:
+        raise StudyError(
+            f"result format {fields.get('format_version')!r}", where=str(file), allowed=str(FORMAT_VERSION)
+        )
+    return StudyResult.model_validate(fields)

@@ -1,0 +1,86 @@
+"""From a search space to Optuna's distributions, and from sampled values back to a training spec. Pure."""
+
+from typing import Any
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from gapwise.errors import SpecError
+from gapwise.spec.loader import set_path, validate
+from gapwise.spec.search import Choices, Fixed, Parameter, Range, SearchSpec
+from gapwise.spec.train import TrainSpec
+from gapwise.tuning.assignment import Values
+
+
+def distributions(space: SearchSpec, arm: str) -> dict[str, BaseDistribution]:
+    """What Optuna samples for an arm, by path; fixed parameters are not sampled."""
+    return {
+        path: _distribution(parameter)
+        for path, parameter in sorted(space.parameters_of(arm).items())
+        if not isinstance(parameter, Fixed)
+    }
+
+
+def _distribution(parameter: Range | Choices) -> BaseDistribution:
+    if isinstance(parameter, Choices):
+        return CategoricalDistribution(parameter.choices)
+    if parameter.integer:
+        return IntDistribution(int(parameter.low), int(parameter.high), log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
+
+
+def trial_spec(space: SearchSpec, arm: str, values: Values, *, seed: int) -> TrainSpec:
+    """The training spec of one configuration. Raises SpecError for a path or value that a training spec refuses."""
+    mapping: dict[str, Any] = space.train.model_dump(mode="json", exclude={"model"})
+    mapping |= {"model": {"name": arm}, "seed": seed}
+    fixed = {path: one.value for path, one in space.parameters_of(arm).items() if isinstance(one, Fixed)}
+    for path, value in {**space.common, **fixed, **values}.items():
+        set_path(mapping, path, value)
+    return validate(TrainSpec, mapping, where=f"arm {arm}")
+
+
+def default_values(space: SearchSpec, arm: str) -> Values:
+    """The model's own defaults, moved into the space where they lie outside: what a study tries first."""
+    defaults = trial_spec(space, arm, {}, seed=space.seed).model_dump(mode="json")
+    return {
+        path: _nearest(parameter, _get(defaults, path))
+        for path, parameter in sorted(space.parameters_of(arm).items())
+        if not isinstance(parameter, Fixed)
+    }
+
+
+def _get(mapping: Any, path: str) -> Any:
+    for part in path.split("."):
+        mapping = mapping.get(part) if isinstance(mapping, dict) else None
+    return mapping
+
+
+def _nearest(parameter: Range | Choices, default: Any) -> Any:
+    if isinstance(parameter, Choices):
+        return default if default in parameter.choices else parameter.choices[0]
+    value = min(max(default, parameter.low), parameter.high)
+    return round(value) if parameter.integer else float(value)
+
+
+def check_space(space: SearchSpec) -> None:
+    """Refuse, before anything runs, a path that a model does not have or a bound that it does not accept."""
+    for arm in space.arm_names():
+        for path, parameter in space.parameters_of(arm).items():
+            for value in _extremes(parameter):
+                try:
+                    trial_spec(space, arm, {path: value}, seed=space.seed)
+                except SpecError as error:
+                    raise SpecError(error.what, where=f"arms.{arm}.parameters.{path}", allowed=error.allowed) from error
+
+
+def _extremes(parameter: Parameter) -> list[Any]:
+    if isinstance(parameter, Fixed):
+        return [parameter.value]
+    if isinstance(parameter, Choices):
+        return list(parameter.choices)
+    bounds = [parameter.low, parameter.high]
+    return [int(bound) for bound in bounds] if parameter.integer else bounds

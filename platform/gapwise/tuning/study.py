@@ -1,0 +1,256 @@
+"""A study, from a search space to refitted winners: read `run_study` first.
+
+    open -> search (every arm, the baseline too) -> second phase (top k of each rate x seeds) -> refit -> result
+
+The journal in the study's folder is the study; Ray and this driver are disposable.
+"""
+
+import json
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import ray
+
+from gapwise.data.store import Dataset, open_dataset
+from gapwise.errors import StudyError
+from gapwise.evaluation.metrics import floor
+from gapwise.models.saved import ModelFolder
+from gapwise.spec.fingerprint import fingerprint
+from gapwise.spec.search import BASELINE, SearchSpec
+from gapwise.tuning.actor import start_book
+from gapwise.tuning.assignment import Finished
+from gapwise.tuning.book import Repeat
+from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.journal import StudyLock
+from gapwise.tuning.observer import Observer, Watcher
+from gapwise.tuning.refit import Winner, pending, refit, refit_folder, shipped
+from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult, save_result
+from gapwise.tuning.selection import Standing, chosen_again, median_epoch, standings
+from gapwise.tuning.space import check_space, trial_spec
+from gapwise.tuning.trial import Place
+
+FORMAT_VERSION = 1
+_REFIT_SEEDS_FROM = 1001
+"""Seeds of the second phase are study seed + 1, 2, ...; those of the refit start here, so they are fresh."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyPlan:
+    """A study that was opened, and how it is to be run here and now."""
+
+    name: str
+    space: SearchSpec
+    data: Path
+    folder: Path
+    concurrency: int
+    search_budget_seconds: float | None = None
+    """No search trial starts later than this after the first phase began."""
+
+    @property
+    def place(self) -> Place:
+        return Place(self.space, str(self.data), str(self.folder))
+
+
+class Stages(Protocol):
+    """Who is told which stage begins, for a progress display."""
+
+    def stage(self, name: str, total: int) -> None:
+        """`name` is search, second phase or refit; `total` is how many runs it has."""
+
+    def done(self, what: str) -> None:
+        """One run of the refit is done; the other stages are heard of through the book's events."""
+
+
+def open_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
+    """Create the study's folder, or check that the one that exists asks the same question of the same data.
+
+    Raises StudyError for a name in use without `resume`, for nothing to resume, and for another space or dataset,
+    saying what differs. The number of trials may grow.
+    """
+    check_space(space)
+    file = folder / "study.json"
+    asked = {
+        "format_version": FORMAT_VERSION,
+        "space": space.model_dump(mode="json", exclude={"trials", "baseline_share"}),
+        "data_fingerprint": dataset.manifest.fingerprint,
+    }
+    if not file.exists():
+        if resume:
+            raise StudyError(f"nothing to resume: no study {name!r}", where=str(folder))
+        folder.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(asked, indent=1))
+        return
+    if not resume:
+        raise StudyError(
+            f"study {name!r} exists; continue it with --resume, or choose another --study", where=str(folder)
+        )
+    recorded = json.loads(file.read_text())
+    different = [key for key in asked if recorded.get(key) != asked[key]]
+    if different:
+        raise StudyError(f"study {name!r} was started with another {' and '.join(different)}", where=str(file))
+
+
+def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
+    """Run, or continue, a study to its end. Ray is connected and the study is open."""
+    started = time.perf_counter()
+    with StudyLock(plan.folder):
+        book = start_book(plan.name, plan.space, plan.folder / "journal.log")
+        with Observer(book, watchers) as observer:
+            search_seconds = _search(plan, stages, book)
+            observer.deliver()
+            repeats = _second_phase(plan, stages, book)
+        searched: list[Finished] = ray.get(book.finished.remote("search"))
+        metric = plan.space.train.objective.metric
+        table = standings(repeats, metric)
+        if not table:
+            raise StudyError("every run of the second phase failed", where=str(plan.folder))
+        winners = _winners(table, repeats)
+        seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
+        runs = pending(plan.place, winners, seeds)
+        stages.stage("refit", len(runs))
+        refit(plan.place, runs, plan.concurrency, stages.done)
+        ray.kill(book)
+    result = _result(
+        plan,
+        runs=searched + repeats,
+        table=table,
+        models=[_refit_model(plan, winner, seeds) for winner in winners],
+        facts={
+            "wall_seconds": time.perf_counter() - started,
+            "search_seconds": search_seconds,
+            "parent_run_id": parent_run_id,
+        },
+    )
+    save_result(plan.folder, result)
+    return result
+
+
+def _search(plan: StudyPlan, stages: Stages, book: Any) -> float:
+    started = time.perf_counter()
+    left = ray.get(book.unfinished.remote())
+    stages.stage("search", left)
+    if left:
+        deadline = None if plan.search_budget_seconds is None else time.monotonic() + plan.search_budget_seconds
+        run_phase(book, PhaseRun("search", plan.name, plan.place, plan.concurrency, deadline))
+    return time.perf_counter() - started
+
+
+def _second_phase(plan: StudyPlan, stages: Stages, book: Any) -> list[Finished]:
+    phase, metric = plan.space.second_phase, plan.space.train.objective.metric
+    searched: list[Finished] = ray.get(book.finished.remote("search"))
+    repeats = []
+    for arm in plan.space.arm_names():
+        runs = {run.assignment.number: run for run in searched if run.assignment.arm == arm}
+        for number in chosen_again(list(runs.values()), metric, top_k=phase.top_k, cap=phase.cap):
+            values = runs[number].assignment.values
+            repeats += [Repeat(arm, number, values, plan.space.seed + 1 + index) for index in range(phase.seeds)]
+    if not repeats:
+        raise StudyError("no trial finished, so there is nothing to choose from", where=str(plan.folder))
+    waiting = ray.get(book.plan_repeats.remote(repeats))
+    stages.stage("second phase", waiting)
+    if waiting:
+        run_phase(book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
+    finished: list[Finished] = ray.get(book.finished.remote("seeds"))
+    return finished
+
+
+def _winners(table: dict[str, list[Standing]], repeats: list[Finished]) -> list[Winner]:
+    """Distinct configurations that are the best of the searched arms, or of the baseline, at some condition."""
+    chosen = {
+        (row.arm, row.source): None
+        for rows in table.values()
+        for row in (_first(rows, baseline=False), _first(rows, baseline=True))
+        if row is not None
+    }
+    winners = []
+    for arm, source in chosen:
+        runs = [run for run in repeats if (run.assignment.arm, run.assignment.source) == (arm, source)]
+        epochs = median_epoch([run.outcome.best_epoch for run in runs if run.outcome.state == "complete"])
+        winners.append(Winner(arm, source, runs[0].assignment.values, epochs))
+    return winners
+
+
+def _first(rows: list[Standing], *, baseline: bool) -> Standing | None:
+    return next((row for row in rows if (row.arm == BASELINE) == baseline), None)
+
+
+def _refit_model(plan: StudyPlan, winner: Winner, seeds: list[int]) -> RefitModel:
+    seed, models = shipped(plan.place, winner, seeds)
+    spec = trial_spec(plan.space, winner.arm, winner.values, seed=seed)
+    return RefitModel(
+        trial=winner.key,
+        arm=winner.arm,
+        values=winner.values,
+        spec_fingerprint=fingerprint(spec),
+        epochs=winner.epochs,
+        seeds=seeds,
+        shipped_seed=seed,
+        folder=str(refit_folder(plan.place, winner, seed).relative_to(plan.folder)),
+        over_seeds=_over_seeds(models),
+        shipped=models[seeds.index(seed)].validation,
+    )
+
+
+def _over_seeds(models: list[ModelFolder]) -> dict[str, dict[str, Spread]]:
+    spread = 1 if len(models) > 1 else 0
+    table: dict[str, dict[str, Spread]] = {}
+    for metric, curve in models[0].validation.items():
+        values = {condition: np.array([model.validation[metric][condition] for model in models]) for condition in curve}
+        table[metric] = {
+            condition: Spread(mean=float(value.mean()), sd=float(value.std(ddof=spread)))
+            for condition, value in values.items()
+        }
+    return table
+
+
+def _result(
+    plan: StudyPlan,
+    *,
+    runs: list[Finished],
+    table: dict[str, list[Standing]],
+    models: list[RefitModel],
+    facts: dict[str, Any],
+) -> StudyResult:
+    dataset = open_dataset(plan.data)
+    searched = [run for run in runs if run.assignment.phase == "search"]
+    train, valid = dataset.train.labels, dataset.valid.labels
+    return StudyResult(
+        study=plan.name,
+        question=plan.space.question,
+        task=dataset.manifest.task,
+        dataset=dataset.manifest.name,
+        data=str(plan.data),
+        fingerprints=dataset.fingerprints(),
+        spec_fingerprint=fingerprint(plan.space),
+        protocol=plan.space.train.protocol,
+        objective=plan.space.train.objective,
+        mask_seeds=plan.space.second_phase.mask_seeds,
+        trials=count_states(searched),
+        arms={arm: count_states([r for r in searched if r.assignment.arm == arm]) for arm in plan.space.arm_names()},
+        train_seconds=sum(run.outcome.train_seconds for run in searched),
+        best=_best(plan, table, baseline=False),
+        baseline=_best(plan, table, baseline=True),
+        floor=dict(floor(train, valid, dataset.manifest.shape())),
+        models=models,
+        **facts,
+    )
+
+
+def count_states(runs: list[Finished]) -> dict[str, int]:
+    """Trials by how they ended."""
+    counted = Counter(run.outcome.state for run in runs)
+    return {state: counted.get(state, 0) for state in ("complete", "pruned", "failed", "running")}
+
+
+def _best(plan: StudyPlan, table: dict[str, list[Standing]], *, baseline: bool) -> dict[str, Best]:
+    metric = plan.space.train.objective.metric
+    rows = {condition: _first(rows, baseline=baseline) for condition, rows in table.items()}
+    return {
+        condition: Best(trial=f"{row.arm}-{row.source}", metric=metric, mean=row.mean, sd=row.sd, seeds=row.seeds)
+        for condition, row in rows.items()
+        if row is not None
+    }
