@@ -1,4 +1,7 @@
-"""Identity: the same run has the same digest however it was written, and nothing ambiguous has one. Nothing is faked."""
+"""Identity: the same run has the same digest however it was written, and nothing ambiguous has one.
+
+Nothing is faked.
+"""
 
 import pytest
 

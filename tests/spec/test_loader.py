@@ -174,7 +174,9 @@ class TestFiles:
         assert refusal(text) == f"FILE: the top level is {found} (allowed: a mapping of keys)"
 
     def test_a_key_written_twice_is_refused_with_its_line(self, refusal):
-        assert refusal("epochs: 1\nseed: 2\nepochs: 3") == "FILE: not valid YAML: key 'epochs' is written twice (line 3)"
+        assert (
+            refusal("epochs: 1\nseed: 2\nepochs: 3") == "FILE: not valid YAML: key 'epochs' is written twice (line 3)"
+        )
 
     def test_a_key_written_twice_further_down_is_refused_too(self, refusal):
         assert "key 'lr' is written twice" in refusal("optimiser:\n  lr: 0.1\n  lr: 0.2")
@@ -199,7 +201,9 @@ class TestFiles:
 
 class TestOverrides:
     def test_values_are_read_as_yaml(self, tmp_path):
-        spec = load(tmp_path, "epochs: 3", "epochs=5", "protocol.rates=[0.0, 0.25]", "optimiser.lr=1e-4", "model.name=prlf")
+        spec = load(
+            tmp_path, "epochs: 3", "epochs=5", "protocol.rates=[0.0, 0.25]", "optimiser.lr=1e-4", "model.name=prlf"
+        )
 
         assert (spec.epochs, spec.protocol.rates, spec.optimiser.lr) == (5, (0.0, 0.25), 1e-4)
         assert isinstance(spec.model, PrlfSpec)
@@ -214,7 +218,9 @@ class TestOverrides:
         assert given == {"optimiser": {"lr": 0.1}}
 
     def test_they_obey_the_rules_of_the_file(self, refusal):
-        assert refusal("{}", "optimiser.wamup=0.2").startswith("FILE: optimiser.wamup: unknown key 'wamup', did you mean")
+        assert refusal("{}", "optimiser.wamup=0.2").startswith(
+            "FILE: optimiser.wamup: unknown key 'wamup', did you mean"
+        )
         assert refusal("{}", "protocol.rates=[0.0, 1.5]").endswith("got 1.5")
         assert refusal("{}", "model.name=promisse").startswith("FILE: model: unknown name 'promisse'")
 
@@ -243,3 +249,16 @@ def test_the_defaults_of_every_model_validate(kind):
 
     assert kind.model_validate(default.model_dump()) == default
     assert validate(TrainSpec, {"model": default.model_dump()}, where="here").model == default
+
+
+def test_overrides_reach_keys_that_have_dots_themselves() -> None:
+    space = {"common": {"model.width": 64}, "arms": {"prlf": {"parameters": {"model.steps": {"low": 1, "high": 4}}}}}
+    changed = override(
+        space, ("common.model.width=32", "common.model.depth=1", "arms.prlf.parameters.model.steps.low=2")
+    )
+    assert changed["common"] == {"model.width": 32, "model": {"depth": 1}}
+    assert changed["arms"]["prlf"]["parameters"]["model.steps"] == {"low": 2, "high": 4}
+    assert SearchSpec.model_validate({"question": "?", "arms": {"prlf": None}, "common": changed["common"]}).common == {
+        "model.width": 32,
+        "model.depth": 1,
+    }

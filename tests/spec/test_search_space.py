@@ -88,7 +88,8 @@ class TestBaseline:
         assert space(arms={"late_fusion": {}, "prlf": {}}).parameters_of("late_fusion") == {}
 
     @pytest.mark.parametrize(
-        ("trials", "share", "expected"), [(20, 0.2, 4), (21, 0.2, 5), (35, 0.2, 7), (1, 0.2, 1), (7, 1.0, 7), (1, 1e-12, 1)]
+        ("trials", "share", "expected"),
+        [(20, 0.2, 4), (21, 0.2, 5), (35, 0.2, 7), (1, 0.2, 1), (7, 1.0, 7), (1, 1e-12, 1)],
     )
     def test_its_trials_are_a_share_rounded_up_and_never_none(self, trials, share, expected):
         chosen = space(trials=trials, baseline_share=share)
@@ -126,14 +127,16 @@ def test_the_fields_grid_has_ten_distinct_keys():
 
 
 def undocumented_fields(source: str) -> list[str]:
-    """Annotated fields of classes that are not followed by a string. `name`, a model's tag, says itself."""
+    """Annotated fields of classes that are not followed by a string."""
     found = []
     for kind in [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]:
         if not any(isinstance(base, ast.Name) and base.id.endswith("Spec") for base in kind.bases):
             continue
         for node, below in zip(kind.body, [*kind.body[1:], None], strict=True):
             documented = (
-                isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant) and isinstance(below.value.value, str)
+                isinstance(below, ast.Expr)
+                and isinstance(below.value, ast.Constant)
+                and isinstance(below.value.value, str)
             )
             if isinstance(node, ast.AnnAssign) and not documented:
                 found.append(f"{kind.name}.{ast.unparse(node.target)}")

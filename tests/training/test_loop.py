@@ -5,6 +5,7 @@ Faked: the reporter and the sink, to stop runs and to interrupt them at chosen b
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -168,4 +169,4 @@ def test_learning_rate_warms_up_to_the_peak_and_falls_to_a_tenth() -> None:
     assert rates[0] == pytest.approx(spec.lr / 10)
     assert max(rates) == pytest.approx(spec.lr)
     assert rates[-1] == pytest.approx(spec.lr * FINAL_SHARE, rel=0.02)
-    assert all(later <= earlier for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(rates[10:]))

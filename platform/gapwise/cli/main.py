@@ -4,8 +4,8 @@
 """
 
 import sys
+from typing import Any
 
-import click
 import typer
 
 from gapwise import __version__
@@ -41,18 +41,35 @@ def gapwise(
     """Experiments with multimodal models that must keep working when modalities go missing."""
 
 
+_UsageError: Any = typer.BadParameter.__bases__[0]
+"""Typer carries its own copy of click, whose errors are not those of the package `click`."""
+_INTERRUPTED = 130
+
+
 def main() -> None:
     """Run a command; a user's error is one line and exit code 2."""
+    sys.exit(_run())
+
+
+def _run() -> int:
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # the exit code of a `typer.Exit` comes back as a value
     except GapwiseError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except (click.Abort, KeyboardInterrupt):
-        typer.echo("stopped", err=True)
-        sys.exit(1)
+        return _refused(str(error))
+    except _UsageError as error:
+        where = f"{error.ctx.command_path}: " if error.ctx is not None else ""
+        words = " ".join(error.format_message().split())
+        return _refused(f"{where}{words}") if words else 2  # no words: the help was shown instead
+    except (typer.Abort, KeyboardInterrupt):
+        return _stopped()
+    return _stopped() if code == _INTERRUPTED else int(code or 0)
+
+
+def _refused(line: str) -> int:
+    typer.echo(f"error: {line}", err=True)
+    return 2
+
+
+def _stopped() -> int:
+    typer.echo("stopped", err=True)
+    return 1

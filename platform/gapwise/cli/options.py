@@ -1,5 +1,6 @@
 """Options that several verbs share, and reading them."""
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,10 @@ AddressOption = Annotated[
 ]
 
 
+_MOST_RATES = 100
+"""Rates have two decimals, so a finer step than this is refused later; it must not fill the memory before."""
+
+
 def needed(data: Path | None) -> Path:
     """The dataset folder, absolute. Raises SpecError where none was named."""
     if data is None:
@@ -36,10 +41,10 @@ def rates(text: str) -> tuple[float, ...]:
         if ":" in text:
             first, last, step = (float(part) for part in text.split(":"))
             count = round((last - first) / step) if step > 0 else -1
-            found = tuple(round(first + index * step, 6) for index in range(count + 1))
+            found = tuple(round(first + index * step, 6) for index in range(min(count, _MOST_RATES) + 1))
         else:
             found = tuple(float(part) for part in text.split(","))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise SpecError(f"{text!r} is not a list of rates", where="--rates", allowed=allowed) from error
     if not found or any(not 0.0 <= rate <= 1.0 for rate in found):
         raise SpecError(f"{text!r} has a rate outside [0, 1], or none", where="--rates", allowed=allowed)
@@ -54,6 +59,6 @@ def seconds(text: str) -> float:
         value = float(number) * units[unit]
     except ValueError as error:
         raise SpecError(f"{text!r} is not a duration", where="--time-budget", allowed="90s, 30m, 2h") from error
-    if value <= 0:
+    if not 0 < value < math.inf:
         raise SpecError(f"{text!r} is not a positive duration", where="--time-budget", allowed="90s, 30m, 2h")
     return value

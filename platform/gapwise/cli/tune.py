@@ -44,7 +44,7 @@ def tune(
     chosen = (*settings, f"trials={trials}") if trials else tuple(settings)
     space = load_spec(SearchSpec, space_file, chosen)
     folder = needed(data)
-    budget = seconds(time_budget) if time_budget else None
+    budget = seconds(time_budget) if time_budget is not None else None
 
     from gapwise.cli.progress import StudyDisplay
     from gapwise.data.store import open_dataset
@@ -55,28 +55,30 @@ def tune(
     from gapwise.tuning.executor import default_concurrency
     from gapwise.tuning.logbook import Logbook
     from gapwise.tuning.observer import Watcher
-    from gapwise.tuning.study import StudyPlan, open_study, run_study
+    from gapwise.tuning.study import StudyPlan, check_study, open_study, run_study
 
     dataset = open_dataset(folder, verify=True)
-    name = study or f"{space_file.stem}-{dataset.manifest.name}"
+    name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
     place = home().studies / name
-    open_study(place, name, space, dataset, resume=resume)
+    check_study(place, name, space, dataset, resume=resume)
     tracking = connect(home())
-    with StudyRun.begin(tracking, home(), name, space, dataset) as run, connected(address) as found:
+    with connected(address) as found:
         at_once = concurrency or default_concurrency(space.executor, space.workers_per_trial, found)
         if at_once * space.workers_per_trial > max(found.cpus, found.gpus):
             raise SpecError(
                 f"{at_once} trials at once do not fit", where="--concurrency", allowed=f"at most {found.cpus}"
             )
+        # All that can be refused has been: from here on the study exists.
+        open_study(place, name, space, dataset, resume=resume)
         stderr.print(f"study {name}: {space.question}", soft_wrap=True, markup=False)
         plan = StudyPlan(
             name=name, space=space, data=folder, folder=place, concurrency=at_once, search_budget_seconds=budget
         )
-        with StudyDisplay() as display:
+        with StudyRun.begin(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
             watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
             result = run_study(plan, display, watchers, run.run_id)
-        run.log_result(result.best, result.baseline)
-        log_curves(tracking, run.run_id, result)
+            run.log_result(result.best, result.baseline)
+            log_curves(tracking, run.run_id, result)
     print_json(_body(result)) if as_json else _show(result)
 
 
@@ -108,9 +110,7 @@ def _show(result: StudyResult) -> None:
         for rate, best in result.best.items()
     ]
     seeds = next(iter(result.best.values())).seeds if result.best else 0
-    caption = (
-        f"validation {metric}, mean ± sd over {seeds} seeds; the winners were chosen on these figures"
-    )
+    caption = f"validation {metric}, mean ± sd over {seeds} seeds; the winners were chosen on these figures"
     print_table(
         f"study {result.study}: best by missing rate",
         ["missing", "winner", metric, "late_fusion", "floor"],

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gapwise.data.store import open_dataset, statistics
+from gapwise.data.loading import steps_per_epoch
+from gapwise.data.store import Dataset, open_dataset, statistics
 from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import Tail, append_line
-from gapwise.errors import CheckpointError
+from gapwise.errors import CheckpointError, SpecError
+from gapwise.evaluation.objective import refuse_foreign_metric
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
@@ -24,8 +26,12 @@ def train_run(
 ) -> ModelFolder:
     """Train in `folder`, continuing from its snapshot where it has one, and return the kept model.
 
-    Ray is connected. Raises CheckpointError for a folder that another spec trained in.
+    Ray is connected. Raises CheckpointError for a folder that another spec trained in, SpecError for more workers than
+    samples, or a metric that the dataset's task does not have.
     """
+    dataset = open_dataset(data)
+    refuse_foreign_metric(spec.objective, dataset.manifest.shape())
+    _refuse_empty_shares(spec, dataset, workers)
     _claim(folder, spec)
     attempts = len(list((folder / _STORAGE).glob("attempt-*")))
     with Tail(folder / PROGRESS, each_epoch):
@@ -37,6 +43,13 @@ def train_run(
             storage=folder / _STORAGE,
         )
     return load_model_folder(folder / MODEL)
+
+
+def _refuse_empty_shares(spec: TrainSpec, dataset: Dataset, workers: int) -> None:
+    smallest_batch = len(dataset.train) // steps_per_epoch(len(dataset.train), spec.batch_size)
+    most = min(smallest_batch, len(dataset.valid))
+    if workers > most:
+        raise SpecError(f"{workers} workers leave one without samples", where="--workers", allowed=f"at most {most}")
 
 
 def _claim(folder: Path, spec: TrainSpec) -> None:

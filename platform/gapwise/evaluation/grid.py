@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gapwise.data.arrays import Labels
 from gapwise.data.batch import ModalityBatch, hide, join
 from gapwise.data.loading import as_tensors
 from gapwise.data.protocols import Observed, build_protocol
@@ -94,7 +95,7 @@ def _forward(
     return stacked.reshape(len(masks), base.size, *stacked.shape[1:]).numpy()
 
 
-def score_grid(outputs: Outputs, labels: Real, shape: DataShape) -> Grid:
+def score_grid(outputs: Outputs, labels: Labels | Real, shape: DataShape) -> Grid:
     """Every metric of the task for every condition and mask seed."""
     values = outputs.values.astype(np.float64)
     conditions, seeds = values.shape[:2]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from gapwise.data.arrays import Labels
 from gapwise.data.shape import DataShape
 
 Real = NDArray[np.float64]
@@ -24,23 +25,30 @@ _SIMS_ANSWERS = (-1.0, -0.4, 0.0, 0.4, 1.0)
 _SIMS_CUTS = {"acc3": (-0.1, 0.1), "acc5": (-0.7, -0.1, 0.1, 0.7)}
 
 
+def metric_names(shape: DataShape) -> list[str]:
+    """The metrics that a task has."""
+    zeros = np.zeros((1, 2, max(shape.classes, 2)) if shape.task == "classification" else (1, 2))
+    return list(score(zeros, np.zeros(2), shape))
+
+
 def better(metric: str, first: float, second: float) -> bool:
     """Whether `first` is strictly better than `second` on this metric."""
     return first < second if metric in LOWER_IS_BETTER else first > second
 
 
-def score(outputs: Real, labels: Real, shape: DataShape) -> Scores:
+def score(outputs: Real, labels: Labels | Real, shape: DataShape) -> Scores:
     """Every metric of the task as (R,) arrays.
 
     `outputs` is (R, N) scores for regression and (R, N, C) logits for classes; `labels` is (N,). A replica with an
     output that is not finite scores NaN throughout: as a class it would merely look mediocre.
     """
+    finite_R = np.isfinite(outputs.reshape(len(outputs), -1)).all(1)
+    outputs = np.where(np.isfinite(outputs), outputs, 0.0)
     if shape.task == "classification":
         scores = classification(outputs.argmax(-1), labels.astype(np.int64), shape.classes)
     else:
         scores = regression(outputs.astype(np.float64), labels.astype(np.float64), shape.label_range)
-    broken_R = ~np.isfinite(outputs.reshape(len(outputs), -1)).all(1)
-    return {name: np.where(broken_R, np.nan, value) for name, value in scores.items()}
+    return {name: np.where(finite_R, value, np.nan) for name, value in scores.items()}
 
 
 def regression(predicted_RN: Real, truth_N: Real, label_range: tuple[float, float]) -> Scores:
@@ -127,7 +135,7 @@ def _f1(counts: Real, *, weighted: bool) -> Real:
     return value
 
 
-def floor(train_labels: Real, labels: Real, shape: DataShape) -> Mapping[str, float]:
+def floor(train_labels: Labels, labels: Labels, shape: DataShape) -> Mapping[str, float]:
     """What always giving one answer scores on `labels`: the answer is chosen for each metric on the training labels.
 
     MAE answers the training median, two-class metrics the training majority's side, finer classes the training
@@ -138,8 +146,9 @@ def floor(train_labels: Real, labels: Real, shape: DataShape) -> Mapping[str, fl
         constant = np.full((1, len(labels)), answer)
         scores = classification(constant, labels.astype(np.int64), shape.classes)
         return {name: float(value[0]) for name, value in scores.items()}
-    answers_A = _answers(train_labels, shape.label_range)
-    in_training, here = (_constant_scores(answers_A, side, shape) for side in (train_labels, labels))
+    answers_A = _answers(train_labels.astype(np.float64), shape.label_range)
+    sides = (train_labels.astype(np.float64), labels.astype(np.float64))
+    in_training, here = (_constant_scores(answers_A, side, shape) for side in sides)
     chosen = {name: int(np.nan_to_num(value).argmax()) for name, value in in_training.items()}
     chosen |= {"mae": len(answers_A) - 1, "corr": len(answers_A) - 1}
     return {name: float(here[name][answer]) for name, answer in chosen.items()}

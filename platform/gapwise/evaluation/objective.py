@@ -2,11 +2,21 @@
 
 import numpy as np
 
-from gapwise.evaluation.metrics import LOWER_IS_BETTER
+from gapwise.data.shape import DataShape
+from gapwise.errors import SpecError
+from gapwise.evaluation.metrics import LOWER_IS_BETTER, metric_names
 from gapwise.spec.protocol import rate_key
 from gapwise.spec.train import ObjectiveSpec
 
 Curve = dict[str, float]
+
+
+def refuse_foreign_metric(objective: ObjectiveSpec, shape: DataShape) -> None:
+    """Raises SpecError for a metric that the dataset's task does not have, before anything is trained for it."""
+    known = metric_names(shape)
+    if objective.metric not in known:
+        task = f"a {shape.task} dataset with labels {shape.label_range[0]:g} to {shape.label_range[1]:g}"
+        raise SpecError(f"{task} has no metric {objective.metric!r}", where="objective.metric", allowed=known)
 
 
 def as_cost(metric: str, value: float) -> float:

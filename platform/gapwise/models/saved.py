@@ -52,7 +52,7 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: dict[str, A
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         save_file(dict(tensors), temporary, metadata={"gapwise": json.dumps(header)})
-        os.replace(temporary, file)
+        temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ def digest(file: Path) -> str:
 
 
 def load_model_folder(folder: Path) -> ModelFolder:
-    """Read a model folder. Raises CheckpointError where it is missing, newer, or its weights are not those described."""
+    """Read a model folder. Raises CheckpointError where it is missing, newer, or its weights are not its own."""
     try:
         described = json.loads((folder / DESCRIPTION).read_text())
     except (OSError, ValueError) as error:

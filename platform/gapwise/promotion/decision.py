@@ -60,7 +60,7 @@ def _decide(result: StudyResult, rate: str, present: Present | None) -> Decision
     passed = better(metric, figure.mean, floor)
     reasons.append(f"{'beats' if passed else 'does not beat'} the floor ({metric} {floor:.4f})")
     if present is not None:
-        kept, reason = _against_present(result, metric, rate, figure.mean, present)
+        kept, reason = _against_present(result, candidate, rate, present)
         passed = passed and kept
         reasons.append(reason)
     return Decision(
@@ -93,14 +93,33 @@ def _candidate(
     return baseline, [f"{winner.trial} does not beat late_fusion ({versus}): the baseline itself is the candidate"]
 
 
-def _against_present(result: StudyResult, metric: str, rate: str, value: float, present: Present) -> tuple[bool, str]:
-    facts = present.facts
-    same_ground = facts.get("valid_fingerprint") == result.fingerprints["valid"] and facts.get(
-        "protocol"
-    ) == result.protocol.model_dump(mode="json")
-    if not same_ground:
-        return True, f"version {present.version} was judged on other data or another protocol: not compared"
+def identity_of(result: StudyResult, model: RefitModel) -> dict[str, str]:
+    """What makes a version the same version: promoting a study twice changes nothing."""
+    return {
+        "study": result.study,
+        "trial": model.trial,
+        "spec_fingerprint": model.spec_fingerprint,
+        "dataset_fingerprint": result.fingerprints["dataset"],
+    }
+
+
+def _against_present(result: StudyResult, candidate: RefitModel, rate: str, present: Present) -> tuple[bool, str]:
+    facts, metric = present.facts, result.objective.metric
+    value = candidate.over_seeds[metric][rate].mean
+    ground = {
+        "valid_fingerprint": result.fingerprints["valid"],
+        "protocol": result.protocol.model_dump(mode="json"),
+        "metric": metric,
+    }
+    if not _says(facts, ground):
+        return True, f"version {present.version} was judged on other data, protocol or metric: not compared"
+    if _says(facts, identity_of(result, candidate)):
+        return True, f"is version {present.version}, the champion already"
     held = facts["over_seeds"][metric][rate]["mean"]
     if better(metric, value, held):
         return True, f"beats version {present.version} ({metric} {held:.4f} on the same validation data)"
     return False, f"does not beat version {present.version} ({metric} {held:.4f} on the same validation data)"
+
+
+def _says(facts: Mapping[str, Any], expected: Mapping[str, Any]) -> bool:
+    return all(facts.get(key) == value for key, value in expected.items())

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from gapwise.data.batch import ModalityBatch
+from gapwise.data.shape import DataShape
 from gapwise.data.store import Dataset, Split
-from gapwise.errors import DataError, RegistryError
+from gapwise.errors import DataError
 from gapwise.evaluation.grid import Grid, robustness_grid
 from gapwise.evaluation.metrics import floor
 from gapwise.models.saved import ModelFolder, rebuild
@@ -22,10 +23,7 @@ def baseline_of(tracking: Tracking, model: str) -> ModelFolder | None:
     if not model.startswith("models:/"):
         return None
     name = model.removeprefix("models:/").split("@")[0].split("/")[0]
-    try:
-        known = registry.aliases(tracking, name)
-    except RegistryError:
-        return None
+    known = registry.aliases_if_any(tracking, name) or {}
     return locate(tracking, f"models:/{name}@{BASELINE_ALIAS}") if BASELINE_ALIAS in known else None
 
 
@@ -38,8 +36,9 @@ def judge(
     split: Split,
     mask_seeds: int,
 ) -> dict[str, Any]:
-    """What `gapwise evaluate --json` prints. Raises DataError for a dataset whose modalities are not the model's."""
-    _same_shape(model, dataset)
+    """What `gapwise evaluate --json` prints. Raises DataError for a dataset that is not of the model's kind."""
+    for one in (model, baseline) if baseline is not None else (model,):
+        _same_shape(one, dataset)
     grid = _grid(model, split, protocol, mask_seeds)
     beside = _grid(baseline, split, protocol, mask_seeds) if baseline is not None else None
     return {
@@ -57,10 +56,15 @@ def judge(
 
 
 def _same_shape(model: ModelFolder, dataset: Dataset) -> None:
-    theirs = {name: one.dim for name, one in dataset.manifest.shape().modalities.items()}
-    ours = {name: one.dim for name, one in model.shape.modalities.items()}
+    theirs, ours = _outline(dataset.manifest.shape()), _outline(model.shape)
     if theirs != ours:
-        raise DataError(f"modalities {theirs}", where=str(dataset.folder), allowed=f"the model's {ours}")
+        raise DataError(f"the data is {theirs}", where=str(dataset.folder), allowed=f"the model's {ours}")
+
+
+def _outline(shape: DataShape) -> str:
+    dims = ", ".join(f"{name} {one.dim}" for name, one in sorted(shape.modalities.items()))
+    classes = f" of {shape.classes}" if shape.task == "classification" else ""
+    return f"{shape.task}{classes} on {dims}"
 
 
 def _grid(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> Grid:

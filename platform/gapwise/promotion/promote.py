@@ -4,9 +4,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gapwise
-from gapwise.errors import RegistryError
 from gapwise.promotion import aliases
-from gapwise.promotion.decision import Decision, Present, decide
+from gapwise.promotion.decision import Decision, Present, decide, identity_of
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking
 from gapwise.tuning.result import RefitModel, StudyResult
@@ -47,22 +46,18 @@ def _outcome(decision: Decision, version: str | None, champions: dict[str, Prese
 
 
 def _present(tracking: Tracking, name: str) -> dict[str, Present]:
-    try:
-        named = registry.aliases(tracking, name)
-    except RegistryError:
-        return {}
+    named = registry.aliases_if_any(tracking, name) or {}
     known = {version: registry.version_of(tracking, name, version).facts for version in set(named.values())}
     return {alias: Present(version, known[version]) for alias, version in named.items()}
 
 
 def _register(tracking: Tracking, result: StudyResult, folder: Path, name: str, model: RefitModel) -> str:
-    identity = {"study": result.study, "trial": model.trial, "spec_fingerprint": model.spec_fingerprint}
+    identity = identity_of(result, model)
     known = registry.find_version(tracking, name, identity)
     if known is not None:
         return known.version
     facts: dict[str, Any] = identity | {
         "code_version": gapwise.__version__,
-        "dataset_fingerprint": result.fingerprints["dataset"],
         "train_fingerprint": result.fingerprints["train"],
         "valid_fingerprint": result.fingerprints["valid"],
         "protocol": result.protocol.model_dump(mode="json"),

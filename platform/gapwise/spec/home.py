@@ -19,14 +19,18 @@ class Home(NamedTuple):
         return self.root / "runs"
 
     @property
+    def embedded_uri(self) -> str:
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
     def tracking_uri(self) -> str:
         """A team's server through MLFLOW_TRACKING_URI, otherwise SQLite here."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or self.embedded_uri
 
     @property
     def artifacts(self) -> Path | None:
         """Where the embedded store puts artifacts; a server decides that itself."""
-        return None if os.environ.get("MLFLOW_TRACKING_URI") else self.root / "mlartifacts"
+        return self.root / "mlartifacts" if self.tracking_uri == self.embedded_uri else None
 
 
 def home() -> Home:

@@ -89,13 +89,21 @@ def override(mapping: dict[str, Any], settings: tuple[str, ...]) -> dict[str, An
 
 
 def set_path(mapping: dict[str, Any], path: str, value: Any) -> None:
-    """Assign in place at a dotted path, creating mappings on the way."""
-    *parents, last = path.split(".")
-    for parent in parents:
-        mapping = mapping.setdefault(parent, {})
-        if not isinstance(mapping, dict):
-            raise SpecError(f"{parent!r} in {path!r} is a value, not a mapping", where="--set")
-    mapping[last] = value
+    """Assign in place at a dotted path, creating mappings on the way.
+
+    A key that itself has dots (a search space's parameters do) is found before its parts are.
+    """
+    parts = path.split(".")
+    heads = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+    key = next((head for head in heads if head in mapping), parts[0])
+    rest = path[len(key) + 1 :]
+    if not rest:
+        mapping[key] = value
+        return
+    below = mapping.setdefault(key, {})
+    if not isinstance(below, dict):
+        raise SpecError(f"{key!r} in {path!r} is a value, not a mapping", where="--set")
+    set_path(below, rest, value)
 
 
 def validate(kind: type[AnySpec], mapping: dict[str, Any], *, where: str) -> AnySpec:

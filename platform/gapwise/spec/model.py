@@ -46,12 +46,14 @@ class LateFusionSpec(EncoderSpec):
     """The baseline that every comparison carries: masked mean of encoder summaries, then an MLP."""
 
     name: Literal["late_fusion"] = "late_fusion"
+    """Which model this is."""
 
 
 class PromiseSpec(EncoderSpec):
     """PROMISE as reconstructed here (methods.md section 1)."""
 
     name: Literal["promise"] = "promise"
+    """Which model this is."""
     prompt_length: Annotated[int, Field(ge=0, le=64)] = 8
     """L_p: learnable prompt tokens a modality. 0 is the ablation without modality prompts."""
     scenario_length: Annotated[int, Field(ge=1, le=32)] = 4
@@ -76,6 +78,7 @@ class PrlfSpec(EncoderSpec):
     """PRLF as reconstructed here (methods.md section 2)."""
 
     name: Literal["prlf"] = "prlf"
+    """Which model this is."""
     steps: Annotated[int, Field(ge=0, le=6)] = 3
     """K: ProgInteract steps with shared weights; 0 is the ablation without interaction."""
     fisher: Fisher = "precision"

@@ -134,6 +134,14 @@ class SecondPhaseSpec(Spec):
     """Mask seeds behind every figure of the second phase and of the refit."""
 
 
+def _flat(mapping: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in mapping.items():
+        path = f"{prefix}{key}"
+        found |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
+    return found
+
+
 class SearchSpec(Spec):
     """A study."""
 
@@ -161,6 +169,12 @@ class SearchSpec(Spec):
     """Seeds behind every winner."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of the samplers and of every trial's training."""
+
+    @field_validator("common", mode="before")
+    @classmethod
+    def _by_path(cls, common: Any) -> Any:
+        """`--set common.model.width=32` arrives nested; paths are what is meant."""
+        return _flat(common) if isinstance(common, dict) else common
 
     @field_validator("arms", mode="before")
     @classmethod

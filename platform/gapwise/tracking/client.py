@@ -4,8 +4,12 @@ The embedded store is SQLite and is migrated once, here, before anything else op
 through MLFLOW_TRACKING_URI. Nothing here touches MLflow's global state, except to silence it.
 """
 
+import fcntl
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -38,14 +42,25 @@ def connect(home: Home) -> Tracking:
     home.root.mkdir(parents=True, exist_ok=True)
     uri = home.tracking_uri
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    if home.artifacts is not None:  # otherwise MLflow makes a folder `mlruns` wherever one happens to stand
+        os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(home.artifacts)
     mlflow.set_tracking_uri(uri)
     mlflow.set_registry_uri(uri)
-    client = MlflowClient(uri, uri)
     try:
-        client.search_experiments(max_results=1)
+        with _one_at_a_time(home.root / "mlflow.lock"):
+            client = MlflowClient(uri, uri)
+            client.search_experiments(max_results=1)
     except MlflowException as error:
         raise RegistryError(f"the tracking server does not answer: {first_line(error)}", where=uri) from error
     return Tracking(client, uri)
+
+
+@contextmanager
+def _one_at_a_time(file: Path) -> Iterator[None]:
+    """The first of several processes creates and migrates the embedded store while the others wait."""
+    with file.open("a") as opened:
+        fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
 
 
 def experiment_id(tracking: Tracking, home: Home, name: str) -> str:

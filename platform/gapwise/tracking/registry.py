@@ -78,7 +78,10 @@ def find_version(tracking: Tracking, name: str, facts: dict[str, Any]) -> Versio
 
 def versions(tracking: Tracking, name: str) -> list[Version]:
     """Every version of a registered model, newest first; none for a name that does not exist."""
-    found = tracking.client.search_model_versions(f"name = '{name}'", max_results=1000)
+    try:
+        found = tracking.client.search_model_versions(f"name = '{name}'", max_results=1000)
+    except MlflowException as error:
+        raise RegistryError(f"not usable: {first_line(error)}", where=f"registered model {name!r}") from error
     return [_version(one) for one in sorted(found, key=lambda one: -int(one.version))]
 
 
@@ -91,11 +94,21 @@ def _version(found: Any) -> Version:
 
 def aliases(tracking: Tracking, name: str) -> dict[str, str]:
     """{alias: version}. Raises RegistryError for a name that does not exist, naming those that do."""
+    found = aliases_if_any(tracking, name)
+    if found is None:
+        known = [model.name for model in tracking.client.search_registered_models(max_results=100)]
+        raise RegistryError(f"no registered model {name!r}", where=tracking.uri, allowed=known or "none yet")
+    return found
+
+
+def aliases_if_any(tracking: Tracking, name: str) -> dict[str, str] | None:
+    """{alias: version}; None for a name that does not exist. Raises RegistryError where the server does not say."""
     try:
         return {alias: str(version) for alias, version in tracking.client.get_registered_model(name).aliases.items()}
     except MlflowException as error:
-        known = [model.name for model in tracking.client.search_registered_models(max_results=100)]
-        raise RegistryError(f"no registered model {name!r}", where=tracking.uri, allowed=known or "none yet") from error
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise RegistryError(f"not usable: {first_line(error)}", where=f"registered model {name!r}") from error
 
 
 def version_of(tracking: Tracking, name: str, version: str) -> Version:

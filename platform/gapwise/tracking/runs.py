@@ -62,7 +62,8 @@ def log_points(tracking: Tracking, run_id: str, points: list[Point]) -> None:
 def log_facts(tracking: Tracking, run_id: str, *, params: dict[str, Any], tags: dict[str, str]) -> None:
     """Parameters and tags; a parameter longer than MLflow takes is cut."""
     listed = [Param(name, str(value)[:_LONGEST_PARAM]) for name, value in params.items()]
-    tracking.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    if tags:
+        tracking.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     for start in range(0, len(listed), _PARAMS_A_BATCH):
         tracking.client.log_batch(run_id, params=listed[start : start + _PARAMS_A_BATCH])
 
@@ -86,6 +87,11 @@ def log_file(tracking: Tracking, run_id: str, file: Path, folder: str | None = N
 def end_run(tracking: Tracking, run_id: str, status: str = "FINISHED") -> None:
     """FINISHED, FAILED or KILLED."""
     tracking.client.set_terminated(run_id, status)
+
+
+def reopen_run(tracking: Tracking, run_id: str) -> None:
+    """A run that ended goes on."""
+    tracking.client.update_run(run_id, status="RUNNING")
 
 
 class TrialRuns:

@@ -13,7 +13,7 @@ from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
 from gapwise.tracking.client import Tracking, experiment_id
 from gapwise.tracking.inputs import data_input
-from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, start_run
+from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, reopen_run, start_run
 
 
 class StudyRun:
@@ -24,16 +24,23 @@ class StudyRun:
         self.trials = TrialRuns(tracking, experiment, run_id)
 
     @classmethod
-    def begin(cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset) -> "StudyRun":
+    def begin(
+        cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool
+    ) -> "StudyRun":
+        """A new run, or with `resume` the newest of this name and data: names alone are not unique on a server."""
         experiment = experiment_id(tracking, home, dataset.manifest.name)
-        identity = {"gapwise.kind": "study", "gapwise.study": name}
-        known = find_run(tracking, experiment, identity)
+        identity = {
+            "gapwise.kind": "study",
+            "gapwise.study": name,
+            "gapwise.data_fingerprint": dataset.manifest.fingerprint,
+        }
+        known = find_run(tracking, experiment, identity) if resume else None
         if known is not None:
+            reopen_run(tracking, known)
             return cls(tracking, experiment, known)
         tags = identity | {
             "gapwise.version": gapwise.__version__,
             "gapwise.spec_fingerprint": fingerprint(space),
-            "gapwise.data_fingerprint": dataset.manifest.fingerprint,
             "mlflow.note.content": space.question,
         }
         run_id = start_run(tracking, experiment, name, tags=tags)

@@ -1,5 +1,7 @@
 """The study's book as a Ray actor, and the line by which workers reach it by name."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +16,16 @@ def actor_name(study: str) -> str:
     return f"study {study}"
 
 
-def start_book(study: str, space: SearchSpec, journal: Path) -> Any:
-    """The actor that owns the journal while this driver lives. Blocks until the journal is open."""
+@contextmanager
+def running_book(study: str, space: SearchSpec, journal: Path) -> Iterator[Any]:
+    """The actor that owns the journal, from when the journal is open until the context is left."""
     remote: Any = ray.remote(StudyBook)
     book = remote.options(name=actor_name(study), num_cpus=0).remote(space, journal)
-    ray.get(book.unfinished.remote())
-    return book
+    try:
+        ray.get(book.unfinished.remote())
+        yield book
+    finally:
+        ray.kill(book)
 
 
 class ActorLine:

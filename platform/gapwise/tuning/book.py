@@ -5,6 +5,7 @@ tested without Ray. A trial that the journal calls RUNNING when the book is open
 handed out again under its own number, and its worker continues from its last checkpoint.
 """
 
+import time
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +25,7 @@ _STATES: dict[TrialState, State] = {
     TrialState.PRUNED: "pruned",
     TrialState.FAIL: "failed",
 }
+_STOPPED = "stopped"
 _TRIAL_STATES = {name: state for state, name in _STATES.items()}
 
 
@@ -34,6 +36,8 @@ class Event(NamedTuple):
     """started, reported or finished."""
     assignment: Assignment
     body: dict[str, Any]
+    time: float
+    """Seconds since the epoch, on the book's clock."""
 
 
 class Repeat(NamedTuple):
@@ -74,8 +78,23 @@ class StudyBook:
             study.enqueue_trial(default_values(self._space, arm))
         for trial in trials:
             if trial.state is TrialState.RUNNING:
-                self._live[phase, arm, trial.number] = Trial(study, trial._trial_id)
-                self._adopted.append(_assignment(phase, arm, trial, self._space.seed))
+                self._live[phase, arm, trial.number] = self._completed(arm, study, trial)
+                whole = study.get_trials(deepcopy=False)[trial.number]
+                self._adopted.append(_assignment(phase, arm, whole, self._space.seed))
+
+    def _completed(self, arm: str, study: optuna.Study, trial: FrozenTrial) -> Trial:
+        """A RUNNING trial, live again. A driver may die between two parameters of a question: ask for the rest.
+
+        A value that is there already is drawn once more and thrown away, so that the others are what they would have
+        been.
+        """
+        study.sampler = build_sampler(self._space.sampler, question_seed(self._space.seed, arm, trial.number))
+        live = Trial(study, trial._trial_id)
+        for path, distribution in distributions(self._space, arm).items():
+            if path in trial.params and path not in live.relative_params:
+                study.sampler.sample_independent(study, trial, path, distribution)
+            live._suggest(path, distribution)
+        return live
 
     def next_search(self) -> Assignment | None:
         """The next configuration: first what a dead driver left, then the arm that is furthest behind its share."""
@@ -120,7 +139,7 @@ class StudyBook:
         for one in self._adopted:
             if one.phase == phase:
                 self._adopted.remove(one)
-                self._events.append(Event("started", one, {}))
+                self._note("started", one, {})
                 return one
         return None
 
@@ -128,7 +147,7 @@ class StudyBook:
         self._live[phase, arm, trial.number] = trial
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
         assignment = _assignment(phase, arm, frozen, self._space.seed)
-        self._events.append(Event("started", assignment, {}))
+        self._note("started", assignment, {})
         return assignment
 
     def asked(self, arm: str) -> int:
@@ -144,13 +163,21 @@ class StudyBook:
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> bool:
         """Journal one epoch, unless it is there already; True asks the trial to stop."""
         trial = self._live[assignment.phase, assignment.arm, assignment.number]
-        self._events.append(Event("reported", assignment, body | {"epoch": epoch, "cost": cost}))
+        self._note("reported", assignment, body | {"epoch": epoch, "cost": cost})
         if assignment.phase == "seeds":
             return False
         frozen = trial.study.get_trials(deepcopy=False)[trial.number]
-        if epoch not in frozen.intermediate_values:
+        if _STOPPED in frozen.user_attrs:  # the verdict stands, though its trial did not live to hear it
+            return epoch >= int(frozen.user_attrs[_STOPPED])
+        last = frozen.last_step
+        if last is not None and epoch < last:  # told before, and it went on
+            return False
+        if epoch != last:
             trial.report(cost, epoch)
-        return trial.should_prune()
+        stop = trial.should_prune()
+        if stop:
+            trial.set_user_attr(_STOPPED, epoch)
+        return stop
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record an ending once: curve and reason first, then the state, so that a finished trial is always whole."""
@@ -160,7 +187,7 @@ class StudyBook:
         trial.set_user_attr("outcome", outcome._asdict())
         value = outcome.cost if outcome.state == "complete" else None
         self._studies[assignment.phase, assignment.arm].tell(trial, value, state=_TRIAL_STATES[outcome.state])
-        self._events.append(Event("finished", assignment, outcome._asdict()))
+        self._note("finished", assignment, outcome._asdict())
 
     def finished(self, phase: Phase) -> list[Finished]:
         """Every assignment of a phase that has ended, in the order of arms and numbers."""
@@ -170,6 +197,9 @@ class StudyBook:
             for trial in self._studies[phase, arm].get_trials(deepcopy=False)
             if trial.state.is_finished()
         ]
+
+    def _note(self, kind: str, assignment: Assignment, body: dict[str, Any]) -> None:
+        self._events.append(Event(kind, assignment, body, time.time()))
 
     def events(self, after: int) -> list[Event]:
         """Events from position `after` on; a reader keeps its own position."""

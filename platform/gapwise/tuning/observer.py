@@ -55,7 +55,7 @@ class Observer:
             self._hand_over()
 
     def _hand_over(self) -> None:
-        oldest = min(self._positions.values())
+        oldest = min(self._positions.values(), default=0)
         events: list[Event] = ray.get(self._book.events.remote(oldest))
         for watcher in self._watchers:
             fresh = events[self._positions[id(watcher)] - oldest :]
@@ -69,6 +69,6 @@ class Observer:
 
     def _warn_about_the_rest(self) -> None:
         total = len(ray.get(self._book.events.remote(0)))
-        missing = total - min(self._positions.values())
+        missing = total - min(self._positions.values(), default=total)
         if missing:
             _log.warning("%d events did not reach the tracking server; the study's journal has them", missing)

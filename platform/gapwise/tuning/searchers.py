@@ -30,7 +30,6 @@ def build_sampler(spec: SamplerSpec, seed: int) -> BaseSampler:
         multivariate=spec.multivariate,
         group=False,
         constant_liar=spec.constant_liar,
-        warn_independent_sampling=False,
     )
 
 

@@ -1,5 +1,6 @@
 """From a search space to Optuna's distributions, and from sampled values back to a training spec. Pure."""
 
+import math
 from typing import Any
 
 from optuna.distributions import (
@@ -69,18 +70,35 @@ def _nearest(parameter: Range | Choices, default: Any) -> Any:
 def check_space(space: SearchSpec) -> None:
     """Refuse, before anything runs, a path that a model does not have or a bound that it does not accept."""
     for arm in space.arm_names():
+        _try(space, arm, {}, path="")
         for path, parameter in space.parameters_of(arm).items():
-            for value in _extremes(parameter):
-                try:
-                    trial_spec(space, arm, {path: value}, seed=space.seed)
-                except SpecError as error:
-                    raise SpecError(error.what, where=f"arms.{arm}.parameters.{path}", allowed=error.allowed) from error
+            for value in _telling(parameter):
+                _try(space, arm, {path: value}, path=path)
 
 
-def _extremes(parameter: Parameter) -> list[Any]:
+def _try(space: SearchSpec, arm: str, values: Values, *, path: str) -> None:
+    try:
+        trial_spec(space, arm, values, seed=space.seed)
+    except SpecError as error:
+        place = _written(space, arm, error.where.removeprefix(f"arm {arm}: "), path)
+        raise SpecError(error.what, where=place, allowed=error.allowed) from error
+
+
+def _written(space: SearchSpec, arm: str, refused: str, tried: str) -> str:
+    """Where in the file the refused value stands: a parameter of the arm, one of `common`, or the one being tried."""
+    if refused in space.parameters_of(arm):
+        return f"arms.{arm}.parameters.{refused}"
+    if refused in space.common:
+        return f"common.{refused}"
+    return f"arms.{arm}.parameters.{tried}" if tried else f"arms.{arm}"
+
+
+def _telling(parameter: Parameter) -> list[Any]:
+    """Values that show whether a whole parameter fits: its bounds, and a fraction where fractions will be drawn."""
     if isinstance(parameter, Fixed):
         return [parameter.value]
     if isinstance(parameter, Choices):
         return list(parameter.choices)
-    bounds = [parameter.low, parameter.high]
-    return [int(bound) for bound in bounds] if parameter.integer else bounds
+    if parameter.integer:
+        return [int(parameter.low), int(parameter.high)]
+    return [parameter.low, parameter.high, parameter.low + (parameter.high - parameter.low) / math.e]

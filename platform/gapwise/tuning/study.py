@@ -6,6 +6,8 @@ The journal in the study's folder is the study; Ray and this driver are disposab
 """
 
 import json
+import os
+import re
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -18,10 +20,11 @@ import ray
 from gapwise.data.store import Dataset, open_dataset
 from gapwise.errors import StudyError
 from gapwise.evaluation.metrics import floor
+from gapwise.evaluation.objective import refuse_foreign_metric
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.search import BASELINE, SearchSpec
-from gapwise.tuning.actor import start_book
+from gapwise.tuning.actor import running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
@@ -34,6 +37,8 @@ from gapwise.tuning.space import check_space, trial_spec
 from gapwise.tuning.trial import Place
 
 FORMAT_VERSION = 1
+STUDY_FILE = "study.json"
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _REFIT_SEEDS_FROM = 1001
 """Seeds of the second phase are study seed + 1, 2, ...; those of the refit start here, so they are fresh."""
 
@@ -66,23 +71,40 @@ class Stages(Protocol):
 
 
 def open_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
-    """Create the study's folder, or check that the one that exists asks the same question of the same data.
+    """Create the study's folder, or accept the one that exists. Raises what `check_study` raises."""
+    check_study(folder, name, space, dataset, resume=resume)
+    if not resume:
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
+        temporary.write_text(json.dumps(_asked(space, dataset), indent=1))
+        temporary.replace(folder / STUDY_FILE)
 
-    Raises StudyError for a name in use without `resume`, for nothing to resume, and for another space or dataset,
-    saying what differs. The number of trials may grow.
-    """
-    check_space(space)
-    file = folder / "study.json"
-    asked = {
+
+def _asked(space: SearchSpec, dataset: Dataset) -> dict[str, Any]:
+    return {
         "format_version": FORMAT_VERSION,
         "space": space.model_dump(mode="json", exclude={"trials", "baseline_share"}),
         "data_fingerprint": dataset.manifest.fingerprint,
     }
+
+
+def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
+    """Whether `open_study` would succeed; writes nothing.
+
+    Raises StudyError for a name that cannot be a folder's, a name in use without `resume`, for nothing to resume, and
+    for another space or dataset, saying what differs. The number of trials may grow.
+    """
+    if not _NAME.fullmatch(name):
+        raise StudyError(
+            f"{name!r} cannot name a study", where="--study", allowed="letters, digits and ._-, not first a point"
+        )
+    check_space(space)
+    refuse_foreign_metric(space.train.objective, dataset.manifest.shape())
+    file = folder / STUDY_FILE
+    asked = _asked(space, dataset)
     if not file.exists():
         if resume:
             raise StudyError(f"nothing to resume: no study {name!r}", where=str(folder))
-        folder.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(asked, indent=1))
         return
     if not resume:
         raise StudyError(
@@ -97,8 +119,7 @@ def open_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, 
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected and the study is open."""
     started = time.perf_counter()
-    with StudyLock(plan.folder):
-        book = start_book(plan.name, plan.space, plan.folder / "journal.log")
+    with StudyLock(plan.folder), running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
         with Observer(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
             observer.deliver()
@@ -113,7 +134,6 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
         runs = pending(plan.place, winners, seeds)
         stages.stage("refit", len(runs))
         refit(plan.place, runs, plan.concurrency, stages.done)
-        ray.kill(book)
     result = _result(
         plan,
         runs=searched + repeats,

@@ -1,0 +1,75 @@
+"""Ray Train for real, on one session-wide local cluster: worker counts, resuming, and the user's errors.
+
+Nothing is faked. Tiny models, one or two epochs, dropout 0 where runs are compared.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gapwise.distributed.train import train_run
+from gapwise.errors import CheckpointError, DataError
+from gapwise.models.saved import ModelFolder
+from gapwise.spec.train import TrainSpec
+
+pytestmark = pytest.mark.ray
+
+
+def spec_of(model: str, **changes: Any) -> TrainSpec:
+    fields = {
+        "model": {"name": model, "width": 16, "heads": 2, "depth": 1, "summary_tokens": 2, "dropout": 0.0},
+        "protocol": {"rates": [0.0, 0.5]},
+        "epochs": 2,
+        "batch_size": 130,
+        "patience": 0,
+    }
+    return TrainSpec.model_validate(fields | changes)
+
+
+def run(spec: TrainSpec, data: Path, folder: Path, workers: int) -> tuple[ModelFolder, list[dict[str, Any]]]:
+    epochs: list[dict[str, Any]] = []
+    model = train_run(spec, data, folder, workers=workers, each_epoch=epochs.append)
+    return model, epochs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["late_fusion", "promise", "prlf"])
+def test_two_workers_train_what_one_worker_trains(ray_cluster: None, small: Path, tmp_path: Path, model: str) -> None:
+    spec = spec_of(model)
+    alone, one = run(spec, small, tmp_path / "one", 1)
+    shared, two = run(spec, small, tmp_path / "two", 2)
+    assert one[-1]["losses"] == pytest.approx(two[-1]["losses"], abs=1e-4)
+    for metric, curve in alone.validation.items():
+        assert curve == pytest.approx(shared.validation[metric], abs=1e-2 if metric != "mae" else 1e-3)
+    for name, weight in alone.weights.items():
+        torch.testing.assert_close(shared.weights[name], weight, rtol=1e-3, atol=2e-4)
+    for name, value in alone.state.items():
+        torch.testing.assert_close(shared.state[name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_is_reported_epoch_by_epoch_and_leaves_a_model(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    model, epochs = run(spec_of("late_fusion"), small, tmp_path / "run", 1)
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    assert model.trained["epochs"] == 2
+    assert not list((tmp_path / "run").glob("resume*"))
+
+
+def test_a_folder_of_another_spec_is_refused(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "spec.json").write_text(spec_of("late_fusion", seed=5).model_dump_json())
+    with pytest.raises(CheckpointError, match="another spec"):
+        run(spec_of("late_fusion"), small, folder, 1)
+
+
+def test_a_users_error_in_a_worker_stays_a_users_error(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for file in small.iterdir():
+        (broken / file.name).write_bytes(file.read_bytes())
+    (broken / "dataset.json").write_text(json.dumps({"format_version": 99}))
+    with pytest.raises(DataError, match="99"):
+        run(spec_of("late_fusion"), broken, tmp_path / "run", 1)

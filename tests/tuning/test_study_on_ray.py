@@ -1,0 +1,112 @@
+"""Studies on a real local cluster, through Ray Tune and Ray Train, with the real journal. Nothing is faked.
+
+The space is the smallest that still has two arms, both phases and a refit.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from gapwise.data.store import open_dataset
+from gapwise.models.saved import load_model_folder
+from gapwise.spec.search import SearchSpec
+from gapwise.tuning.actor import running_book
+from gapwise.tuning.assignment import Finished
+from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.result import StudyResult, load_result
+from gapwise.tuning.study import StudyPlan, open_study, run_study
+from gapwise.tuning.trial import Place
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+class Quiet:
+    def __init__(self) -> None:
+        self.stages: list[tuple[str, int]] = []
+        self.refits: list[str] = []
+
+    def stage(self, name: str, total: int) -> None:
+        self.stages.append((name, total))
+
+    def done(self, what: str) -> None:
+        self.refits.append(what)
+
+
+def space(**changes: Any) -> SearchSpec:
+    fields: dict[str, Any] = {
+        "question": "does the machine run?",
+        "trials": 3,
+        "baseline_share": 0.34,
+        "common": {"model.width": 16, "model.heads": 2, "model.depth": 1, "model.summary_tokens": 2},
+        "train": {"epochs": 2, "patience": 0, "batch_size": 200, "protocol": {"rates": [0.0, 0.5]}},
+        "arms": {"prlf": {"parameters": {"model.tau_rel": {"role": "searched", "low": 0.1, "high": 2.0, "log": True}}}},
+        "second_phase": {"top_k": 1, "seeds": 2, "cap": 1, "mask_seeds": 2},
+        "pruner": {"name": "none"},
+    }
+    return SearchSpec.model_validate(fields | changes)
+
+
+def study(asked: SearchSpec, data: Path, folder: Path, *, resume: bool = False, concurrency: int = 2) -> StudyResult:
+    open_study(folder, folder.name, asked, open_dataset(data), resume=resume)
+    plan = StudyPlan(name=folder.name, space=asked, data=data, folder=folder, concurrency=concurrency)
+    return run_study(plan, Quiet(), [], "run")
+
+
+def search(asked: SearchSpec, data: Path, folder: Path) -> list[Finished]:
+    """The first phase alone, one trial at a time."""
+    with running_book(folder.name, asked, folder / "journal.log") as book:
+        place = Place(asked, str(data), str(folder))
+        run_phase(book, PhaseRun("search", folder.name, place, concurrency=1))
+        finished: list[Finished] = ray.get(book.finished.remote("search"))
+        return finished
+
+
+def test_a_study_ends_with_refitted_winners_of_every_rate(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "whole"
+    result = study(space(), small, folder)
+    assert result.arms == {
+        "prlf": {"complete": 3, "pruned": 0, "failed": 0, "running": 0},
+        "late_fusion": {"complete": 2, "pruned": 0, "failed": 0, "running": 0},
+    }
+    assert list(result.best) == list(result.baseline) == ["0.0", "0.5"]
+    assert all(best.seeds == 2 for best in result.best.values())
+    for model in result.models:
+        kept = load_model_folder(folder / model.folder)
+        assert kept.spec.seed == model.shipped_seed
+        assert kept.validation == model.shipped
+        assert kept.trained["epochs"] == model.epochs
+        assert not set(model.seeds) & {0, 1, 2}, "refit seeds are fresh"
+    assert load_result(tmp_path, "whole") == result
+
+
+def test_trials_through_ray_train_obey_the_same_book(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    asked = space(executor="train", trials=2, baseline_share=0.5)
+    folder = tmp_path / "nested"
+    folder.mkdir()
+    finished = search(asked, small, folder)
+    assert [run.outcome.state for run in finished] == ["complete"] * 3
+    assert [run.assignment.arm for run in finished] == ["prlf", "prlf", "late_fusion"]
+    assert all(set(run.outcome.metrics["mae"]) == {"0.0", "0.5"} for run in finished)
+
+
+def test_both_executors_find_the_same_objective(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    costs = []
+    for executor in ("warm", "train"):
+        asked = space(executor=executor, trials=1)
+        folder = tmp_path / executor
+        folder.mkdir()
+        costs.append([run.outcome.cost for run in search(asked, small, folder)])
+    assert costs[0] == pytest.approx(costs[1], abs=1e-4)
+
+
+def test_a_finished_study_may_grow(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "grows"
+    first = study(space(trials=1), small, folder)
+    grown = study(space(trials=2), small, folder, resume=True)
+    assert first.arms["prlf"]["complete"] == 1
+    assert grown.arms["prlf"]["complete"] == 2
+    journal = [json.loads(line) for line in (folder / "journal.log").read_text().splitlines()]
+    assert journal, "the journal is whole lines of JSON"
