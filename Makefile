@@ -3,6 +3,8 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+PIP := $(BIN)/pip install -q --disable-pip-version-check
+QUIET := 2> >(grep -v 'is neither a file nor a directory' >&2)
 STAMP := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/torch==\1/p' constraints.txt)
 
@@ -21,11 +23,11 @@ setup: $(STAMP)  ## virtual environment with the exact working set; does nothing
 # A torch that is already in the environment (a GPU team's own build) is left as it is.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -c 'import torch' 2>/dev/null || (echo "installing $(TORCH)"; $(BIN)/pip install -q $(TORCH))
+	@$(BIN)/pip show -q torch 2>/dev/null || (echo "installing $(TORCH)"; $(PIP) $(TORCH) $(QUIET))
 	@echo "installing gapwise and its tools"
-	@$(BIN)/python -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' > $(VENV)/torch.txt
+	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])' > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/constraints.txt
-	@$(BIN)/pip install -q -c $(VENV)/constraints.txt -e '.[dev]' 2> >(grep -v 'is neither a file nor a directory' >&2)
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev]' $(QUIET)
 	@touch $(STAMP)
 
 demo: setup  ## data -> tune both models -> second phase -> champions by missing rate (minutes on 2 cores)

@@ -63,10 +63,10 @@ def result(
     return StudyResult(**(fields | changes))
 
 
-def champion(value: float, study: StudyResult, **changes: Any) -> Present:
+def champion(value: float, judged: StudyResult, /, **changes: Any) -> Present:
     facts = {
-        "valid_fingerprint": study.fingerprints["valid"],
-        "protocol": study.protocol.model_dump(mode="json"),
+        "valid_fingerprint": judged.fingerprints["valid"],
+        "protocol": judged.protocol.model_dump(mode="json"),
         "metric": "mae",
         "over_seeds": {"mae": {"0.3": {"mean": value, "sd": 0.0}}},
     }

@@ -1,4 +1,4 @@
-"""Search spaces: distributions, defaults and refusals. Nothing is faked; the shipped YAML files are read as they are."""
+"""Search spaces: distributions, defaults and refusals. Nothing is faked; the shipped files are read as they are."""
 
 from collections.abc import Callable
 from pathlib import Path

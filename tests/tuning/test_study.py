@@ -65,13 +65,13 @@ def test_another_space_or_other_data_is_refused_saying_which(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
     open_study(tmp_path / "one", "one", make_space(), dataset, resume=False)
-    with pytest.raises(StudyError, match="was started with another space$"):
+    with pytest.raises(StudyError, match=r"was started with another space$"):
         open_study(tmp_path / "one", "one", make_space(seed=1), dataset, resume=True)
     synthesise("small", tmp_path / "other", 1)
     other = open_dataset(tmp_path / "other")
-    with pytest.raises(StudyError, match="was started with another data_fingerprint$"):
+    with pytest.raises(StudyError, match=r"was started with another data_fingerprint$"):
         open_study(tmp_path / "one", "one", make_space(), other, resume=True)
-    with pytest.raises(StudyError, match="was started with another space and data_fingerprint$"):
+    with pytest.raises(StudyError, match=r"was started with another space and data_fingerprint$"):
         open_study(tmp_path / "one", "one", make_space(seed=1), other, resume=True)
 
 

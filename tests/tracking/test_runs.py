@@ -1,0 +1,227 @@
+"""Runs in a real SQLite MLflow in a temporary folder: parents, children, inputs, and how few requests they take.
+
+Faked: a client whose one-by-one calls fail, to prove that none is made, and events of a study that nobody ran.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from gapwise.data.store import Dataset, open_dataset
+from gapwise.errors import CheckpointError, RegistryError
+from gapwise.spec.home import Home
+from gapwise.spec.search import SearchSpec
+from gapwise.spec.train import TrainSpec
+from gapwise.tracking.client import Tracking, TrackingDown, connect, experiment_id
+from gapwise.tracking.runs import KEY_TAG, PARENT_TAG, Point, TrialRuns
+from gapwise.tracking.study_run import StudyRun
+from gapwise.tracking.train_run import TrainRun
+from gapwise.tuning.assignment import Assignment, failure
+from gapwise.tuning.book import Event
+from gapwise.tuning.logbook import Logbook
+
+SPACE = SearchSpec.model_validate({"question": "which?", "arms": {"prlf": None}})
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def tracking(place: Home) -> Tracking:
+    return connect(place)
+
+
+@pytest.fixture(scope="module")
+def dataset(small: Path) -> Dataset:
+    return open_dataset(small)
+
+
+@pytest.fixture
+def study(tracking: Tracking, place: Home, dataset: Dataset, request: pytest.FixtureRequest) -> StudyRun:
+    return StudyRun.begin(tracking, place, request.node.name, SPACE, dataset, resume=False)
+
+
+@pytest.fixture
+def in_batches_only(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **keywords: Any) -> None:
+        raise AssertionError("one request a value")
+
+    for call in ("log_metric", "log_param", "set_tag"):
+        monkeypatch.setattr(tracking.client, call, refuse)
+
+
+def test_the_embedded_store_is_sqlite_in_the_home_folder(tracking: Tracking, place: Home, study: StudyRun) -> None:
+    assert tracking.uri == f"sqlite:///{place.root}/mlflow.db"
+    assert (place.root / "mlflow.db").is_file()
+    assert tracking.client.get_run(study.run_id).info.artifact_uri.startswith((place.root / "mlartifacts").as_uri())
+
+
+def test_a_team_server_is_used_where_the_environment_names_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.team:5000")
+    assert Home(tmp_path).tracking_uri == "http://mlflow.team:5000"
+    assert Home(tmp_path).artifacts is None
+
+
+@pytest.mark.parametrize("uri", ["http://127.0.0.1:9", "nonsense://somewhere"])
+def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError, match="the tracking server does not answer") as refused:
+        connect(Home(tmp_path))
+    assert "\n" not in str(refused.value)
+
+
+def test_a_study_is_a_parent_run_with_its_question_and_its_data_as_input(
+    tracking: Tracking, study: StudyRun, dataset: Dataset
+) -> None:
+    run = tracking.client.get_run(study.run_id)
+    assert run.data.tags["mlflow.note.content"] == "which?"
+    assert run.data.tags["gapwise.data_fingerprint"] == dataset.manifest.fingerprint
+    assert run.data.params["arms"] == "prlf, late_fusion"
+    (logged,) = run.inputs.dataset_inputs
+    assert logged.dataset.name == "small"
+    assert dataset.manifest.fingerprint in logged.dataset.profile
+    assert dataset.manifest.fingerprint.startswith(logged.dataset.digest)
+
+
+def test_a_resumed_study_goes_on_in_its_run_and_a_new_one_of_the_same_name_does_not(
+    tracking: Tracking, place: Home, dataset: Dataset
+) -> None:
+    def begin(*, resume: bool) -> StudyRun:
+        return StudyRun.begin(tracking, place, "night", SPACE, dataset, resume=resume)
+
+    with pytest.raises(KeyboardInterrupt), begin(resume=False) as first:
+        raise KeyboardInterrupt
+    assert tracking.client.get_run(first.run_id).info.status == "KILLED"
+    with begin(resume=True) as again:
+        assert again.run_id == first.run_id
+        assert tracking.client.get_run(first.run_id).info.status == "RUNNING"
+    assert tracking.client.get_run(first.run_id).info.status == "FINISHED"
+    assert begin(resume=False).run_id != first.run_id
+
+
+def test_a_trial_is_a_child_run_found_again_by_its_key(
+    tracking: Tracking, place: Home, study: StudyRun, dataset: Dataset
+) -> None:
+    first = study.trials.run_of("prlf-3", params={"optimiser.lr": 0.1}, tags={"gapwise.arm": "prlf"})
+    child = tracking.client.get_run(first)
+    assert child.data.tags[PARENT_TAG] == study.run_id
+    assert child.data.tags[KEY_TAG] == "prlf-3"
+    assert child.data.params == {"optimiser.lr": "0.1"}
+    experiment = experiment_id(tracking, place, "small")
+    assert TrialRuns(tracking, experiment, study.run_id).run_of("prlf-3", params={}, tags={}) == first
+    assert TrialRuns(tracking, experiment, "another").run_of("prlf-3", params={}, tags={}) != first
+
+
+def assignment(number: int) -> Assignment:
+    return Assignment("search", "prlf", number, {"optimiser.lr": 0.1}, 0, number)
+
+
+def reported(number: int, epoch: int) -> Event:
+    body = {
+        "epoch": epoch,
+        "cost": 1.0 / epoch,
+        "curve": {"0.0": 1.0, "0.5": 1.5},
+        "losses": {"total": 2.0},
+        "samples_per_second": 10.0,
+    }
+    return Event("reported", assignment(number), body, 0.0)
+
+
+@pytest.mark.usefixtures("in_batches_only")
+def test_a_poll_of_events_is_one_batch_of_values_a_trial(
+    tracking: Tracking, study: StudyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = []
+    log_batch = tracking.client.log_batch
+
+    def counted(run_id: str, **values: Any) -> None:
+        batches.append(values)
+        log_batch(run_id, **values)
+
+    monkeypatch.setattr(tracking.client, "log_batch", counted)
+    outcome = {
+        "state": "complete",
+        "cost": 0.5,
+        "best_epoch": 2,
+        "metrics": {"mae": {"0.0": 1.0, "0.5": 1.5}},
+        "train_seconds": 1.0,
+        "reason": "",
+    }
+    started = Event("started", assignment(1), {}, 0.0)
+    finished = Event("finished", assignment(1), outcome, 0.0)
+    Logbook(study.trials, "mae").see([started, reported(1, 1), reported(1, 2), finished])
+    assert len([values for values in batches if "metrics" in values]) == 1
+    run_id = study.trials.run_of("prlf-1", params={}, tags={})
+    run = tracking.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["gapwise.state"] == "complete"
+    assert run.data.metrics["valid/objective"] == 0.5
+    curve = tracking.client.get_metric_history(run_id, "curve/mae")
+    assert {point.step: point.value for point in curve} == {0: 1.0, 50: 1.5}
+
+
+@pytest.mark.usefixtures("in_batches_only")
+def test_a_failed_trial_says_why(tracking: Tracking, study: StudyRun) -> None:
+    Logbook(study.trials, "mae").see([Event("finished", assignment(2), failure("NaN: epoch 1")._asdict(), 0.0)])
+    run = tracking.client.get_run(study.trials.run_of("prlf-2", params={}, tags={}))
+    assert run.info.status == "FAILED"
+    assert run.data.tags["gapwise.reason"] == "NaN: epoch 1"
+
+
+@pytest.mark.usefixtures("in_batches_only")
+def test_more_values_than_a_batch_takes_become_several_batches(tracking: Tracking, study: StudyRun) -> None:
+    run_id = study.trials.run_of("prlf-0", params={f"p{n}": n for n in range(130)}, tags={})
+    study.trials.log(run_id, [Point("many", float(step), step) for step in range(1200)])
+    assert len(tracking.client.get_run(run_id).data.params) == 130
+    assert tracking.client.get_run(run_id).data.metrics["many"] == 1199.0
+
+
+def test_a_store_that_is_down_is_said_to_be_so_that_events_are_given_again(
+    tracking: Tracking, study: StudyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*args: Any, **keywords: Any) -> None:
+        raise MlflowException("connection refused")
+
+    run_id = study.trials.run_of("prlf-0", params={}, tags={})
+    monkeypatch.setattr(tracking.client, "log_batch", down)
+    with pytest.raises(TrackingDown, match="connection refused"):
+        study.trials.log(run_id, [Point("x", 1.0, 1)])
+
+
+@pytest.mark.usefixtures("in_batches_only")
+def test_a_training_run_records_spec_data_and_epochs_and_ends_truthfully(
+    tracking: Tracking, place: Home, dataset: Dataset
+) -> None:
+    with TrainRun.begin(tracking, place, TrainSpec(), dataset, resume=None) as run:
+        run.log_epoch({"epoch": 1, "cost": 1.2, "metrics": {"mae": {"0.0": 1.2}}, "losses": {"total": 0.3}})
+    found = tracking.client.get_run(run.run_id)
+    assert found.info.status == "FINISHED"
+    assert found.data.params["optimiser.lr"] == "0.001"
+    assert found.data.metrics == {"valid/objective": 1.2, "valid/mae/0.0": 1.2, "train/total": 0.3}
+    assert [one.dataset.name for one in found.inputs.dataset_inputs] == ["small"]
+    with pytest.raises(RuntimeError), TrainRun.begin(tracking, place, TrainSpec(), dataset, resume=run.run_id) as again:
+        raise RuntimeError
+    assert again.run_id == run.run_id
+    assert tracking.client.get_run(run.run_id).info.status == "FAILED"
+
+
+def test_a_run_that_does_not_exist_cannot_be_resumed(tracking: Tracking, place: Home, dataset: Dataset) -> None:
+    with pytest.raises(CheckpointError, match=f"no run '{'0' * 32}' to resume"):
+        TrainRun.begin(tracking, place, TrainSpec(), dataset, resume="0" * 32)
+
+
+@pytest.mark.slow
+def test_two_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from gapwise.spec.home import Home;"
+    code += "from gapwise.tracking.client import connect; connect(Home(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [one.communicate(timeout=300)[1] for one in both]
+    assert [one.returncode for one in both] == [0, 0], said
