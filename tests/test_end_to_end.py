@@ -84,7 +84,7 @@ def test_data_in_champions_by_missing_rate_out(source: str, tmp_path: Path) -> N
     assert study["trials"] == {"complete": 3, "pruned": 0, "failed": 0, "running": 0}
     assert study["data_fingerprint"] == made["fingerprint"]
     assert set(study["best"]) == {"0.0", "0.3"}
-    assert 0 < study["train_seconds"] and 0 < study["search_seconds"] < study["wall_seconds"]
+    assert study["train_seconds"] > 0 and 0 < study["search_seconds"] < study["wall_seconds"]
 
     promoted = gapwise("promote", "first", "--name", "it", cwd=tmp_path, allowed=(0, 3))
     shown = gapwise("registry", "show", "it", cwd=tmp_path)

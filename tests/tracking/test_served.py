@@ -198,7 +198,7 @@ def test_a_model_is_not_judged_on_data_of_another_kind(registered: Registered, t
     manifest["modalities"][first]["dim"] += 1
     (tmp_path / "other" / "dataset.json").write_text(json.dumps(manifest))
     other = open_dataset(tmp_path / "other")
-    with pytest.raises(Exception, match="regression on .*allowed: the model's regression on "):
+    with pytest.raises(Exception, match=r"regression on .*allowed: the model's regression on "):
         judge(
             registered.model,
             None,
