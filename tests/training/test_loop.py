@@ -16,7 +16,7 @@ from gapwise.data.store import open_dataset, statistics
 from gapwise.errors import CheckpointError
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, NoSink
-from gapwise.training.job import Diverged, Job, Trained
+from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.optimiser import FINAL_SHARE, learning_rate
 from gapwise.training.protocols import EpochReport, Position, Snapshot
@@ -67,14 +67,7 @@ def spec_of(model: str, **changes: object) -> TrainSpec:
 @pytest.fixture(scope="module")
 def job(small: Path) -> Job:
     dataset = open_dataset(small)
-    return Job(
-        spec=spec_of("late_fusion"),
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )
+    return whole_job(spec_of("late_fusion"), dataset, statistics(dataset.train))
 
 
 def weights(trained: Trained) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.distributed.launch import run_workers
-from gapwise.distributed.progress import Tail, append_line
+from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, StudyError
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
@@ -61,7 +61,7 @@ def refit(place: Place, runs: list[tuple[Winner, int]], concurrency: int, each: 
     if not runs:
         return
     together = place.space.workers_per_trial
-    with Tail(_progress(place), lambda event: each(event["done"])):
+    with tail(_progress(place), lambda event: each(event["done"])):
         run_workers(
             refit_worker,
             {"place": place, "runs": [(winner._asdict(), seed) for winner, seed in runs]},

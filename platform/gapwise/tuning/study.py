@@ -29,7 +29,7 @@ from gapwise.tuning.assignment import Finished
 from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.journal import StudyLock
-from gapwise.tuning.observer import Observer, Watcher
+from gapwise.tuning.observer import Watcher, observing
 from gapwise.tuning.refit import Winner, pending, refit, refit_folder, shipped
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, median_epoch, standings
@@ -121,7 +121,7 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected and the study is open."""
     with StudyLock(plan.folder), running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
-        with Observer(book, watchers) as observer:
+        with observing(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
             observer.deliver()
             repeats = _second_phase(plan, stages, book)
