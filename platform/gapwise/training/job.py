@@ -38,8 +38,8 @@ class Job:
     workers: Collective = Alone()
     wrap: Callable[[MultimodalModel], nn.Module] = unwrapped
     """How Ray Train makes the model data-parallel; what it returns averages gradients over workers."""
-    stop_after: int | None = None
-    """Refit: train exactly so many epochs of the planned schedule and keep the last weights, validation aside."""
+    keep_last: bool = False
+    """Refit: train every planned epoch and keep the last weights; validation is reported and decides nothing."""
 
 
 def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics) -> Job:

@@ -30,7 +30,7 @@ from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.journal import StudyLock
 from gapwise.tuning.observer import Watcher, observing
-from gapwise.tuning.refit import Winner, pending, refit, refit_folder, shipped
+from gapwise.tuning.refit import Winner, pending, refit, refit_folder, refit_spec, shipped
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, median_epoch, standings
 from gapwise.tuning.space import check_space, trial_spec
@@ -201,7 +201,7 @@ def _first(rows: list[Standing], *, baseline: bool) -> Standing | None:
 
 def _refit_model(plan: StudyPlan, winner: Winner, seeds: list[int]) -> RefitModel:
     seed, models = shipped(plan.place, winner, seeds)
-    spec = trial_spec(plan.space, winner.arm, winner.values, seed=seed)
+    spec = refit_spec(trial_spec(plan.space, winner.arm, winner.values, seed=seed), winner)
     return RefitModel(
         trial=winner.key,
         arm=winner.arm,
