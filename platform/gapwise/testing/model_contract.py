@@ -89,7 +89,7 @@ def fill_hidden(batch: ModalityBatch, fill: float) -> ModalityBatch:
 
 def differentiate(loss: Loss) -> None:
     """Leave the gradient of `total` in the parameters."""
-    loss.total.backward()  # type: ignore[no-untyped-call]
+    loss.total.backward()
 
 
 def stir(model: MultimodalModel, factor: float) -> None:
@@ -277,6 +277,24 @@ class ModelContract:
             state = model.refresh(complete, loss.state, step, Alone())
             losses.append(float(loss.terms["task"]))
         return losses
+
+    def test_mixed_precision_trains_and_answers(self) -> None:
+        """bf16 autocast, which `precision: auto` turns on where a GPU has it; here on the CPU."""
+        shape = synthetic_shape(3, "regression")
+        model = self.build(small(self.spec), shape).float()
+        complete = complete_batch(shape, SAMPLES)
+        complete = complete._replace(
+            values={name: value.float() for name, value in complete.values.items()}, labels=complete.labels.float()
+        )
+        incomplete, state = incomplete_batch(complete), model.initial_state()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(incomplete, complete, state, SeededNoise(torch.Generator().manual_seed(0)), Alone())
+        loss.total.backward()
+        state = model.refresh(incomplete, loss.state, 0, Alone())
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = model.predict(incomplete, state).output
+        assert loss.total.isfinite() and answer.isfinite().all()
+        assert all(value.dtype == torch.float32 for value in state.values())
 
     def test_each_ablation_builds_and_trains_a_step(self) -> None:
         shape = synthetic_shape(3, "regression")

@@ -42,7 +42,7 @@ class Job:
     """Refit: train every planned epoch and keep the last weights; validation is reported and decides nothing."""
 
 
-def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics) -> Job:
+def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_last: bool = False) -> Job:
     """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once."""
     return Job(
         spec=spec,
@@ -51,6 +51,7 @@ def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics) -> Job:
         shape=dataset.manifest.shape(),
         statistics=moments,
         fingerprints=dataset.fingerprints(),
+        keep_last=keep_last,
     )
 
 
