@@ -89,7 +89,7 @@ def fill_hidden(batch: ModalityBatch, fill: float) -> ModalityBatch:
 
 def differentiate(loss: Loss) -> None:
     """Leave the gradient of `total` in the parameters."""
-    loss.total.backward()
+    loss.total.backward()  # type: ignore[no-untyped-call]
 
 
 def stir(model: MultimodalModel, factor: float) -> None:
