@@ -42,10 +42,12 @@ def train(
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.train import MODEL, train_run
+    from gapwise.evaluation.objective import settled
     from gapwise.tracking.client import connect
     from gapwise.tracking.train_run import TrainRun
 
     dataset = open_dataset(folder, verify=True)
+    spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     started = time.perf_counter()
     tracking = connect(home())
     with TrainRun.begin(tracking, home(), spec, dataset, resume=resume) as run:

@@ -9,7 +9,7 @@ from gapwise.data.store import Dataset, open_dataset, statistics
 from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import Tail, append_line
 from gapwise.errors import CheckpointError, SpecError
-from gapwise.evaluation.objective import refuse_foreign_metric
+from gapwise.evaluation.objective import settled
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
@@ -27,10 +27,10 @@ def train_run(
     """Train in `folder`, continuing from its snapshot where it has one, and return the kept model.
 
     Ray is connected. Raises CheckpointError for a folder that another spec trained in, SpecError for more workers than
-    samples, or a metric that the dataset's task does not have.
+    samples, or a metric or missing rates that the dataset does not have.
     """
     dataset = open_dataset(data)
-    refuse_foreign_metric(spec.objective, dataset.manifest.shape())
+    spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     _refuse_empty_shares(spec, dataset, workers)
     _claim(folder, spec)
     attempts = len(list((folder / _STORAGE).glob("attempt-*")))
