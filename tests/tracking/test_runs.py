@@ -85,7 +85,7 @@ def test_a_study_is_a_parent_run_with_its_question_and_its_data_as_input(
     assert run.data.tags["gapwise.data_fingerprint"] == dataset.manifest.fingerprint
     assert run.data.params["arms"] == "prlf, late_fusion"
     (logged,) = run.inputs.dataset_inputs
-    assert logged.dataset.name == "small"
+    assert logged.dataset.name == dataset.manifest.name
     assert dataset.manifest.fingerprint in logged.dataset.profile
     assert dataset.manifest.fingerprint.startswith(logged.dataset.digest)
 
@@ -114,7 +114,7 @@ def test_a_trial_is_a_child_run_found_again_by_its_key(
     assert child.data.tags[PARENT_TAG] == study.run_id
     assert child.data.tags[KEY_TAG] == "prlf-3"
     assert child.data.params == {"optimiser.lr": "0.1"}
-    experiment = experiment_id(tracking, place, "small")
+    experiment = experiment_id(tracking, place, dataset.manifest.name)
     assert TrialRuns(tracking, experiment, study.run_id).run_of("prlf-3", params={}, tags={}) == first
     assert TrialRuns(tracking, experiment, "another").run_of("prlf-3", params={}, tags={}) != first
 
@@ -205,7 +205,7 @@ def test_a_training_run_records_spec_data_and_epochs_and_ends_truthfully(
     assert found.info.status == "FINISHED"
     assert found.data.params["optimiser.lr"] == "0.001"
     assert found.data.metrics == {"valid/objective": 1.2, "valid/mae/0.0": 1.2, "train/total": 0.3}
-    assert [one.dataset.name for one in found.inputs.dataset_inputs] == ["small"]
+    assert [one.dataset.name for one in found.inputs.dataset_inputs] == [dataset.manifest.name]
     with pytest.raises(RuntimeError), TrainRun.begin(tracking, place, TrainSpec(), dataset, resume=run.run_id) as again:
         raise RuntimeError
     assert again.run_id == run.run_id

@@ -1,5 +1,6 @@
 """`gapwise tune`: a study, from a search space to refitted winners by missing rate."""
 
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def tune(
     as_json: JsonOption = False,
 ) -> None:
     """Search every model of the space and the baseline, repeat the best over seeds, refit the winners."""
+    began = time.perf_counter()
     chosen = (*settings, f"trials={trials}") if trials else tuple(settings)
     space = load_spec(SearchSpec, space_file, chosen)
     folder = needed(data)
@@ -73,7 +75,13 @@ def tune(
         open_study(place, name, space, dataset, resume=resume)
         stderr.print(f"study {name}: {space.question}", soft_wrap=True, markup=False)
         plan = StudyPlan(
-            name=name, space=space, data=folder, folder=place, concurrency=at_once, search_budget_seconds=budget
+            name=name,
+            space=space,
+            data=folder,
+            folder=place,
+            concurrency=at_once,
+            began=began,
+            search_budget_seconds=budget,
         )
         with StudyRun.begin(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
             watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]

@@ -134,9 +134,16 @@ def load_model_folder(folder: Path) -> ModelFolder:
             f"model format {described.get('format_version')!r}", where=str(folder), allowed=str(FORMAT_VERSION)
         )
     weights_file = folder / WEIGHTS
-    if not weights_file.exists() or digest(weights_file) != described["weights_sha256"]:
+    if not weights_file.exists() or digest(weights_file) != described.get("weights_sha256"):
         raise CheckpointError("the weights are not the ones described", where=str(weights_file))
     groups = unflatten(read_tensors(weights_file)[0])
+    try:
+        return _described(described, groups)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError("the description is incomplete or wrong", where=str(folder / DESCRIPTION)) from error
+
+
+def _described(described: dict[str, Any], groups: dict[str, dict[str, Tensor]]) -> ModelFolder:
     return ModelFolder(
         spec=TrainSpec.model_validate(described["spec"]),
         shape=DataShape.model_validate(described["shape"]),

@@ -1,7 +1,7 @@
 """One client for one tracking store, set up so that several gapwise processes never race over it.
 
 The embedded store is SQLite and is migrated once, here, before anything else opens it; a team's server is reached
-through MLFLOW_TRACKING_URI. Nothing here touches MLflow's global state, except to silence it.
+through MLFLOW_TRACKING_URI. Of MLflow's global state only the URI is set, and its loggers are silenced.
 """
 
 import fcntl
@@ -44,8 +44,7 @@ def connect(home: Home) -> Tracking:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     if home.artifacts is not None:  # otherwise MLflow makes a folder `mlruns` wherever one happens to stand
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(home.artifacts)
-    mlflow.set_tracking_uri(uri)
-    mlflow.set_registry_uri(uri)
+    _tell_mlflow(uri)
     try:
         with _one_at_a_time(home.root / "mlflow.lock"):
             client = MlflowClient(uri, uri)
@@ -53,6 +52,17 @@ def connect(home: Home) -> Tracking:
     except MlflowException as error:
         raise RegistryError(f"the tracking server does not answer: {first_line(error)}", where=uri) from error
     return Tracking(client, uri)
+
+
+def _tell_mlflow(uri: str) -> None:
+    """Fetching a registered model asks MLflow's own setting; it also writes the environment, which stays ours."""
+    variables = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
+    before = {name: os.environ.get(name) for name in variables}
+    mlflow.set_tracking_uri(uri)
+    mlflow.set_registry_uri(uri)
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
 
 
 @contextmanager

@@ -181,12 +181,14 @@ class StudyBook:
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record an ending once: curve and reason first, then the state, so that a finished trial is always whole."""
-        trial = self._live.pop((assignment.phase, assignment.arm, assignment.number), None)
-        if trial is None:
+        place = (assignment.phase, assignment.arm, assignment.number)
+        if place not in self._live:
             return
+        trial = self._live[place]
         trial.set_user_attr("outcome", outcome._asdict())
         value = outcome.cost if outcome.state == "complete" else None
         self._studies[assignment.phase, assignment.arm].tell(trial, value, state=_TRIAL_STATES[outcome.state])
+        del self._live[place]
         self._note("finished", assignment, outcome._asdict())
 
     def finished(self, phase: Phase) -> list[Finished]:

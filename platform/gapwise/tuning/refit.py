@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import Tail, append_line
-from gapwise.errors import CheckpointError
+from gapwise.errors import CheckpointError, StudyError
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.training.checkpoint import DirectorySink, trained_model
-from gapwise.training.job import Job
+from gapwise.training.job import Diverged, Job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 from gapwise.training.validation import masked_curves
@@ -100,7 +100,10 @@ def refit_worker(config: dict[str, Any]) -> None:
 
 def _refit_one(place: Place, job: Job, winner: Winner, folder: Path) -> None:
     sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec)
-    trained = fit(replace(job, stop_after=winner.epochs), Silent(), sink)
+    try:
+        trained = fit(replace(job, stop_after=winner.epochs), Silent(), sink)
+    except Diverged as error:
+        raise StudyError(f"the refit of {winner.key} with seed {job.spec.seed} diverged: {error}") from error
     curves = masked_curves(job, trained.model, trained.state, place.space.second_phase.mask_seeds)
     if job.rank == 0:
         save_model(folder, trained_model(job, trained, curves))

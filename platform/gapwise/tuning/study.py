@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +52,8 @@ class StudyPlan:
     data: Path
     folder: Path
     concurrency: int
+    began: float = field(default_factory=time.perf_counter)
+    """On `time.perf_counter`'s clock: when the command began, for `wall_seconds`."""
     search_budget_seconds: float | None = None
     """No search trial starts later than this after the first phase began."""
 
@@ -126,7 +128,6 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected and the study is open."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
-    started = time.perf_counter()
     with StudyLock(plan.folder), running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
         with Observer(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
@@ -148,7 +149,7 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
         table=table,
         models=[_refit_model(plan, winner, seeds) for winner in winners],
         facts={
-            "wall_seconds": time.perf_counter() - started,
+            "wall_seconds": time.perf_counter() - plan.began,
             "search_seconds": search_seconds,
             "parent_run_id": parent_run_id,
         },

@@ -3,6 +3,7 @@
 assignment -> training spec -> dataset (opened once a process) -> `fit` -> curve of the kept weights -> outcome
 """
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -97,6 +98,8 @@ def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -
     if assignment.phase == "seeds":
         metrics = masked_curves(job, trained.model, trained.state, place.space.second_phase.mask_seeds)
         cost = reduce_curve(metrics[job.spec.objective.metric], job.spec.objective)
+    if not math.isfinite(cost):
+        return failure(f"NaN: the objective of the kept epoch is {cost}")
     return Outcome(
         state="pruned" if trained.stopped else "complete",
         cost=cost,

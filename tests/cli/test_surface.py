@@ -1,0 +1,134 @@
+"""The command line's surface is a promise to scripts: commands, option names, JSON keys. Nothing is faked.
+
+Adding a command or an option is a deliberate act: it changes SURFACE here, and the design's table with it.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from gapwise.cli.main import app
+
+Call = Callable[..., Any]
+SPACE = Path(__file__).parents[2] / "search_spaces" / "smoke.yaml"
+
+SURFACE = {
+    "": ["--help", "--install-completion", "--show-completion", "--version"],
+    "data synth": ["--help", "--json", "--preset", "--seed"],
+    "data import": ["--format", "--help", "--json", "--modality", "--name", "--out", "--strict", "--task"],
+    "data check": ["--help", "--json"],
+    "train": ["--address", "--data", "--help", "--json", "--resume", "--set", "--workers"],
+    "tune": [
+        "--address",
+        "--concurrency",
+        "--data",
+        "--help",
+        "--json",
+        "--resume",
+        "--set",
+        "--study",
+        "--time-budget",
+        "--trials",
+    ],
+    "plan": ["--data", "--help", "--json", "--set", "--trials"],
+    "evaluate": ["--baseline", "--data", "--help", "--json", "--mask-seeds", "--protocol", "--rates", "--split"],
+    "promote": ["--dry-run", "--help", "--json", "--name"],
+    "registry show": ["--help", "--json"],
+}
+COMMANDS = [name for name in SURFACE if name]
+
+
+def options(command: Any) -> list[str]:
+    context = command.make_context("gapwise", [], resilient_parsing=True)
+    listed = command.get_params(context)
+    return sorted(name for one in listed for name in (*one.opts, *one.secondary_opts) if name.startswith("--"))
+
+
+def found(command: Any, path: str = "") -> dict[str, list[str]]:
+    """Every leaf command with its options; of groups only the first, for the others have none of their own."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        return {path: options(command)}
+    leaves = {"": options(command)} if not path else {}
+    for name, one in inner.items():
+        leaves |= found(one, f"{path} {name}".strip())
+    return leaves
+
+
+def test_commands_and_options_are_those_that_were_promised() -> None:
+    assert found(typer.main.get_command(app)) == SURFACE
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(call: Call, command: str) -> None:
+    answer = call(*command.split(), "--help")
+    assert answer.code == 0
+    assert "Example" in answer.out
+    assert f"gapwise {command}" in answer.out
+    assert answer.err == ""
+
+
+@pytest.mark.parametrize("group", ["data", "registry", ""])
+def test_a_group_without_a_command_shows_its_help(call: Call, group: str) -> None:
+    answer = call(*group.split())
+    assert answer.code == 2
+    assert "Usage" in answer.out + answer.err
+
+
+def test_the_version_is_printed(call: Call) -> None:
+    answer = call("--version")
+    assert answer.code == 0
+    assert answer.out.startswith("gapwise ")
+
+
+def only_json(answer: Any) -> dict[str, Any]:
+    assert answer.code == 0, answer
+    assert answer.out.count("\n") == 1
+    body = json.loads(answer.out)
+    assert isinstance(body, dict)
+    return body
+
+
+def test_synth_and_check_print_one_object_with_the_promised_keys(call: Call) -> None:
+    made = only_json(call("data", "synth", "made", "--preset", "small", "--seed", "3", "--json"))
+    checked = only_json(call("data", "check", "made", "--json"))
+    assert checked == made
+    assert set(made) >= {"name", "task", "fingerprint", "splits", "modalities", "repaired"}
+    assert set(made["splits"]) == {"train", "valid", "test"}
+    assert all(set(one) == {"dim", "max_length"} for one in made["modalities"].values())
+
+
+def test_plan_prints_one_object_with_the_promised_keys(call: Call) -> None:
+    body = only_json(call("plan", SPACE, "--trials", "8", "--json"))
+    assert set(body) >= {"trials", "seeds", "workers", "resources", "pack", "estimated_seconds", "space"}
+    assert body["trials"] == {"promise": 8, "prlf": 8, "late_fusion": 4}
+    assert body["estimated_seconds"] is None
+    assert body["space"]["prlf"]["model.steps"]["role"] == "searched"
+
+
+def test_plan_estimates_the_time_where_a_dataset_is_named(call: Call, small: Path) -> None:
+    assert only_json(call("plan", SPACE, "--data", small, "--json"))["estimated_seconds"] > 0
+
+
+def test_without_json_the_answer_is_for_people_and_still_on_stdout(call: Call) -> None:
+    answer = call("plan", SPACE)
+    assert answer.code == 0
+    assert "model.fisher_lambda" in answer.out
+
+
+def test_a_held_promotion_is_exit_code_3_and_an_interrupt_1(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def held(*_: object) -> None:
+        raise typer.Exit(3)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gapwise.tuning.estimate.plan_study", held)
+    assert call("plan", SPACE).code == 3
+    monkeypatch.setattr("gapwise.tuning.estimate.plan_study", interrupted)
+    answer = call("plan", SPACE)
+    assert (answer.code, answer.out, answer.err) == (1, "", "stopped\n")
