@@ -31,7 +31,7 @@ from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.runs import start_run
 from gapwise.training.checkpoint import NoSink, trained_model
-from gapwise.training.job import Job
+from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 
@@ -70,14 +70,7 @@ def registered(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Registe
     dataset = open_dataset(small)
     model = {"name": "promise", "width": 8, "heads": 2, "depth": 1, "summary_tokens": 1}
     fields = {"model": model, "protocol": {"rates": [0.0, 0.3, 0.9]}, "epochs": 1, "batch_size": 400}
-    job = Job(
-        spec=TrainSpec.model_validate(fields),
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )
+    job = whole_job(TrainSpec.model_validate(fields), dataset, statistics(dataset.train))
     trained = fit(job, Deaf(), NoSink())
     folder = tmp_path_factory.mktemp("refit") / "model"
     save_model(folder, trained_model(job, trained, trained.kept.metrics))

@@ -16,7 +16,7 @@ from gapwise.data.store import open_dataset, statistics
 from gapwise.errors import CheckpointError
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, NoSink
-from gapwise.training.job import Diverged, Job, Trained
+from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.optimiser import FINAL_SHARE, learning_rate
 from gapwise.training.protocols import EpochReport, Position, Snapshot
@@ -67,14 +67,7 @@ def spec_of(model: str, **changes: object) -> TrainSpec:
 @pytest.fixture(scope="module")
 def job(small: Path) -> Job:
     dataset = open_dataset(small)
-    return Job(
-        spec=spec_of("late_fusion"),
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )
+    return whole_job(spec_of("late_fusion"), dataset, statistics(dataset.train))
 
 
 def weights(trained: Trained) -> list[torch.Tensor]:
@@ -141,12 +134,12 @@ def test_the_reporter_can_stop_a_run(job: Job) -> None:
     assert len(trained.history) == 2
 
 
-def test_a_refit_trains_exactly_so_many_epochs_and_keeps_the_last(job: Job) -> None:
-    planned = spec_of("late_fusion", epochs=6, patience=1)
-    whole = fit(replace(job, spec=planned.model_copy(update={"patience": 0})), Listener(), NoSink())
-    trained = fit(replace(job, spec=planned, stop_after=4), Listener(), NoSink())
-    assert trained.kept.epoch == 4
-    assert [one.cost for one in trained.history] == [one.cost for one in whole.history[:4]]
+def test_a_refit_trains_every_epoch_and_keeps_the_last(job: Job) -> None:
+    frozen = spec_of("late_fusion", epochs=6, patience=1, optimiser={"lr": 1e-12})
+    stopped = fit(replace(job, spec=frozen), Listener(), NoSink())
+    refitted = fit(replace(job, spec=frozen, keep_last=True), Listener(), NoSink())
+    assert stopped.kept.epoch < len(stopped.history) < 6, "validation ends the one"
+    assert refitted.kept.epoch == len(refitted.history) == 6, "and not the other"
 
 
 def test_a_loss_that_is_not_finite_fails_the_run(job: Job) -> None:

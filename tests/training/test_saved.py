@@ -12,7 +12,7 @@ from gapwise.errors import CheckpointError
 from gapwise.models.saved import DESCRIPTION, WEIGHTS, load_model_folder, rebuild, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import NoSink, trained_model
-from gapwise.training.job import Job
+from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 
@@ -27,14 +27,7 @@ def saved(request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.
     dataset = open_dataset(small)
     model = {"name": request.param, "width": 16, "heads": 2, "depth": 1, "summary_tokens": 2}
     spec = TrainSpec.model_validate({"model": model, "protocol": {"rates": [0.0]}, "epochs": 1, "batch_size": 200})
-    job = Job(
-        spec=spec,
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )
+    job = whole_job(spec, dataset, statistics(dataset.train))
     trained = fit(job, Deaf(), NoSink())
     folder = tmp_path_factory.mktemp("saved") / "model"
     save_model(folder, trained_model(job, trained, trained.kept.metrics))

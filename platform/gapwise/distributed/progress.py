@@ -5,9 +5,9 @@ It needs no channel of Ray's, survives the driver, and works wherever the folder
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 
@@ -18,31 +18,39 @@ def append_line(file: Path, event: dict[str, Any]) -> None:
         opened.write(json.dumps(event) + "\n")
 
 
-class Tail:
-    """Follows such a file from its present end, calling back for each new event, until the context is left."""
+@contextmanager
+def every(seconds: float, call: Callable[[], None], *, name: str) -> Iterator[None]:
+    """Call again and again on a background thread until the context is left."""
+    stop = threading.Event()
 
-    def __init__(self, file: Path, each: Callable[[dict[str, Any]], None], *, every_seconds: float = 0.3) -> None:
-        self._file, self._each, self._every = file, each, every_seconds
+    def run() -> None:
+        while not stop.wait(seconds):
+            call()
+
+    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def tail(file: Path, each: Callable[[dict[str, Any]], None], *, every_seconds: float = 0.3) -> Iterator[None]:
+    """Follow such a file from its present end, calling back for each new event, until the context is left."""
+    reader = _Reader(file, each)
+    with every(every_seconds, reader.read, name="gapwise-tail"):
+        yield
+    reader.read()
+
+
+class _Reader:
+    def __init__(self, file: Path, each: Callable[[dict[str, Any]], None]) -> None:
+        self._file, self._each = file, each
         self._position = file.stat().st_size if file.exists() else 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="gapwise-tail", daemon=True)
 
-    def __enter__(self) -> "Tail":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        self._read()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self._read()
-
-    def _read(self) -> None:
+    def read(self) -> None:
         if not self._file.exists():
             return
         with self._file.open("rb") as opened:

@@ -7,14 +7,14 @@ from typing import Any
 from gapwise.data.loading import steps_per_epoch
 from gapwise.data.store import Dataset, open_dataset, statistics
 from gapwise.distributed.launch import run_workers
-from gapwise.distributed.progress import Tail, append_line
+from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, SpecError
 from gapwise.evaluation.objective import settled
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
 from gapwise.training.decision import SharedDecision
-from gapwise.training.job import Job
+from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 
@@ -34,7 +34,7 @@ def train_run(
     _refuse_empty_shares(spec, dataset, workers)
     _claim(folder, spec)
     attempts = len(list((folder / _STORAGE).glob("attempt-*")))
-    with Tail(folder / PROGRESS, each_epoch):
+    with tail(folder / PROGRESS, each_epoch):
         run_workers(
             train_worker,
             {"spec": spec, "data": str(data), "folder": str(folder)},
@@ -77,23 +77,11 @@ def train_worker(config: dict[str, Any]) -> None:
     from gapwise.distributed import worker
 
     folder = Path(config["folder"])
-    job = worker.data_parallel(job_for(config["spec"], Path(config["data"])))
+    dataset = open_dataset(Path(config["data"]))
+    job = worker.data_parallel(whole_job(config["spec"], dataset, statistics(dataset.train)))
     sink = DirectorySink(folder, job.spec)
     trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), sink)
     if job.rank == 0:
         save_model(folder / MODEL, trained_model(job, trained, trained.kept.metrics))
         sink.forget()
     worker.tell_driver({"done": 1})
-
-
-def job_for(spec: TrainSpec, data: Path) -> Job:
-    """The whole job on one CPU; Ray Train's workers then take their device and share."""
-    dataset = open_dataset(data)
-    return Job(
-        spec=spec,
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )

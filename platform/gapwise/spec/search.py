@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from gapwise.spec.base import Spec
+from gapwise.spec.base import Spec, flat
 from gapwise.spec.fingerprint import canonical
 from gapwise.spec.train import TrainSpec
 
@@ -134,14 +134,6 @@ class SecondPhaseSpec(Spec):
     """Mask seeds behind every figure of the second phase and of the refit."""
 
 
-def _flat(mapping: dict[Any, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in mapping.items():
-        path = f"{prefix}{key}"
-        found |= _flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return found
-
-
 class SearchSpec(Spec):
     """A study."""
 
@@ -174,7 +166,7 @@ class SearchSpec(Spec):
     @classmethod
     def _by_path(cls, common: Any) -> Any:
         """`--set common.model.width=32` arrives nested; paths are what is meant."""
-        return _flat(common) if isinstance(common, dict) else common
+        return flat(common) if isinstance(common, dict) else common
 
     @field_validator("arms", mode="before")
     @classmethod

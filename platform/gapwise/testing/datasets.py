@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapwise.data.arrays import Labels, ModalityArrays, SplitArrays
+from gapwise.data.drawing import generate
 from gapwise.data.manifest import SourceRecord
+from gapwise.data.presets import SMALL
 from gapwise.data.shape import Task
 from gapwise.data.store import Dataset, open_dataset
-from gapwise.data.synth import SMALL, generate
 from gapwise.data.writer import WriteOptions, write_dataset
 
 Splits = dict[str, SplitArrays]

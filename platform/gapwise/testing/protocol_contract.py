@@ -135,9 +135,9 @@ class ProtocolContract:
         assert 0.5 - SIGMAS * 0.5 / np.sqrt(SAMPLES) < share < 0.72
 
     def test_evaluation_is_fixed_by_the_mask_seed_and_differs_between_seeds_iff_it_says_so(self) -> None:
-        samples, rates = drawn_samples(), {"rates": (0.5,)}
-        first, again = self.evaluation(samples, **rates), self.evaluation(samples, **rates)
-        others = (self.evaluation(samples, mask_seed=1, **rates), self.evaluation(samples, split="test", **rates))
+        samples, half = drawn_samples(), (0.5,)
+        first, again = (self.evaluation(samples, rates=half) for _ in range(2))
+        others = [self.evaluation(samples, mask_seed=1, rates=half), self.evaluation(samples, split="test", rates=half)]
         for condition, observed in first.items():
             assert same(observed, again[condition])
             for other in others:

@@ -10,6 +10,7 @@ import gapwise
 from gapwise.data.store import Dataset
 from gapwise.errors import CheckpointError
 from gapwise.models.saved import ModelFolder
+from gapwise.spec.base import flat
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
@@ -80,12 +81,3 @@ def _existing(tracking: Tracking, run_id: str) -> str:
     except MlflowException as error:
         raise CheckpointError(f"no run {run_id!r} to resume", where=tracking.uri) from error
     return run_id
-
-
-def flat(mapping: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys as dotted paths."""
-    found: dict[str, Any] = {}
-    for name, value in mapping.items():
-        path = f"{prefix}{name}"
-        found |= flat(value, f"{path}.") if isinstance(value, dict) else {path: value}
-    return found

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gapwise.data.shape import DataShape, Statistics
-from gapwise.data.store import TrainSplit, ValidationSplit
+from gapwise.data.store import Dataset, TrainSplit, ValidationSplit
 from gapwise.models.interface import Alone, Collective, MultimodalModel, State
 from gapwise.spec.train import TrainSpec
 from gapwise.training.protocols import EpochReport
@@ -38,8 +38,20 @@ class Job:
     workers: Collective = Alone()
     wrap: Callable[[MultimodalModel], nn.Module] = unwrapped
     """How Ray Train makes the model data-parallel; what it returns averages gradients over workers."""
-    stop_after: int | None = None
-    """Refit: train exactly so many epochs of the planned schedule and keep the last weights, validation aside."""
+    keep_last: bool = False
+    """Refit: train every planned epoch and keep the last weights; validation is reported and decides nothing."""
+
+
+def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics) -> Job:
+    """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once."""
+    return Job(
+        spec=spec,
+        train=dataset.train,
+        valid=dataset.valid,
+        shape=dataset.manifest.shape(),
+        statistics=moments,
+        fingerprints=dataset.fingerprints(),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

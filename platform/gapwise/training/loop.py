@@ -52,9 +52,7 @@ def fit(job: Job, reporter: Reporter, sink: CheckpointSink) -> Trained:
 
 def _finished(run: RunState, job: Job) -> bool:
     epoch = run.position.epoch
-    if job.stop_after is not None:
-        return epoch >= job.stop_after
-    out_of_patience = job.spec.patience > 0 and epoch - run.best_epoch >= job.spec.patience
+    out_of_patience = 0 < job.spec.patience <= epoch - run.best_epoch and not job.keep_last
     return epoch >= job.spec.epochs or out_of_patience
 
 
@@ -96,7 +94,7 @@ def _close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float)
         raise Diverged(f"not finite after epoch {run.position.epoch}: objective {cost}, losses {losses}")
     report = EpochReport(
         epoch=run.position.epoch,
-        epochs=job.stop_after or job.spec.epochs,
+        epochs=job.spec.epochs,
         cost=cost,
         best_cost=min(cost, run.best_cost),
         metrics={metric: grid.curve(metric) for metric in grid.metrics},
@@ -104,7 +102,7 @@ def _close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float)
         samples_per_second=samples_per_second,
         train_seconds=run.train_seconds,
     )
-    run.close_epoch(report, keep=cost < run.best_cost or job.stop_after is not None)
+    run.close_epoch(report, keep=cost < run.best_cost or job.keep_last)
     return report
 
 

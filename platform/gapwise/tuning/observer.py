@@ -6,11 +6,13 @@ study ends is reported as a warning, for the journal has everything anyway.
 
 import logging
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import ray
 
+from gapwise.distributed.progress import every
 from gapwise.tracking.client import TrackingDown
 from gapwise.tuning.book import Event
 
@@ -22,32 +24,23 @@ class Watcher(Protocol):
         """Take note of events, in order. Raises TrackingDown to be given the same events again later."""
 
 
+@contextmanager
+def observing(book: Any, watchers: list[Watcher], *, every_seconds: float = 1.0) -> Iterator["Observer"]:
+    """Carry events while the study runs; leaving the context in peace delivers what is left."""
+    observer = Observer(book, watchers)
+    with every(every_seconds, observer.deliver, name="gapwise-observer"):
+        yield observer
+    observer.deliver()
+    observer.warn_about_the_rest()
+
+
 class Observer:
-    """Polls the book while the study runs; leaving the context delivers what is left."""
+    """Knows how far each watcher has come."""
 
-    def __init__(self, book: Any, watchers: list[Watcher], *, every_seconds: float = 1.0) -> None:
-        self._book, self._every = book, every_seconds
+    def __init__(self, book: Any, watchers: list[Watcher]) -> None:
+        self._book, self._watchers = book, watchers
         self._positions = {id(watcher): 0 for watcher in watchers}
-        self._watchers = watchers
-        self._stop, self._turn = threading.Event(), threading.Lock()
-        self._thread = threading.Thread(target=self._run, name="gapwise-observer", daemon=True)
-
-    def __enter__(self) -> "Observer":
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-        if kind is None:
-            self.deliver()
-            self._warn_about_the_rest()
-
-    def _run(self) -> None:
-        while not self._stop.wait(self._every):
-            self.deliver()
+        self._turn = threading.Lock()
 
     def deliver(self) -> None:
         """Hand over what is new, now; the driver asks for it where one stage ends and the next begins."""
@@ -67,7 +60,7 @@ class Observer:
                 continue
             self._positions[id(watcher)] += len(fresh)
 
-    def _warn_about_the_rest(self) -> None:
+    def warn_about_the_rest(self) -> None:
         total = len(ray.get(self._book.events.remote(0)))
         missing = total - min(self._positions.values(), default=total)
         if missing:

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.distributed.launch import run_workers
-from gapwise.distributed.progress import Tail, append_line
+from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, StudyError
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
+from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
 from gapwise.training.job import Diverged, Job
 from gapwise.training.loop import fit
@@ -61,7 +62,7 @@ def refit(place: Place, runs: list[tuple[Winner, int]], concurrency: int, each: 
     if not runs:
         return
     together = place.space.workers_per_trial
-    with Tail(_progress(place), lambda event: each(event["done"])):
+    with tail(_progress(place), lambda event: each(event["done"])):
         run_workers(
             refit_worker,
             {"place": place, "runs": [(winner._asdict(), seed) for winner, seed in runs]},
@@ -92,16 +93,25 @@ def refit_worker(config: dict[str, Any]) -> None:
     side_by_side = place.space.workers_per_trial == 1
     for winner, seed in runs[worker.rank() :: worker.world()] if side_by_side else runs:
         assignment = Assignment("seeds", winner.arm, winner.source, winner.values, seed, winner.source)
-        job = job_of(place, assignment)
+        job = refit_job(job_of(place, assignment), winner)
         shared = worker.on_device(job) if side_by_side else worker.data_parallel(job)
         _refit_one(place, shared, winner, refit_folder(place, winner, seed))
     worker.tell_driver({"done": len(runs)})
 
 
+def refit_job(job: Job, winner: Winner) -> Job:
+    """As many epochs as the winner's seeds needed, with a learning rate that falls to its end within them."""
+    return replace(job, spec=refit_spec(job.spec, winner), keep_last=True)
+
+
+def refit_spec(spec: TrainSpec, winner: Winner) -> TrainSpec:
+    return spec.model_copy(update={"epochs": winner.epochs})
+
+
 def _refit_one(place: Place, job: Job, winner: Winner, folder: Path) -> None:
     sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec)
     try:
-        trained = fit(replace(job, stop_after=winner.epochs), Silent(), sink)
+        trained = fit(job, Silent(), sink)
     except Diverged as error:
         raise StudyError(f"the refit of {winner.key} with seed {job.spec.seed} diverged: {error}") from error
     curves = masked_curves(job, trained.model, trained.state, place.space.second_phase.mask_seeds)

@@ -29,8 +29,8 @@ from gapwise.tuning.assignment import Finished
 from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.journal import StudyLock
-from gapwise.tuning.observer import Observer, Watcher
-from gapwise.tuning.refit import Winner, pending, refit, refit_folder, shipped
+from gapwise.tuning.observer import Watcher, observing
+from gapwise.tuning.refit import Winner, pending, refit, refit_folder, refit_spec, shipped
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, median_epoch, standings
 from gapwise.tuning.space import check_space, trial_spec
@@ -129,7 +129,7 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
     """Run, or continue, a study to its end. Ray is connected and the study is open."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     with StudyLock(plan.folder), running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
-        with Observer(book, watchers) as observer:
+        with observing(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
             observer.deliver()
             repeats = _second_phase(plan, stages, book)
@@ -209,7 +209,7 @@ def _first(rows: list[Standing], *, baseline: bool) -> Standing | None:
 
 def _refit_model(plan: StudyPlan, winner: Winner, seeds: list[int]) -> RefitModel:
     seed, models = shipped(plan.place, winner, seeds)
-    spec = trial_spec(plan.space, winner.arm, winner.values, seed=seed)
+    spec = refit_spec(trial_spec(plan.space, winner.arm, winner.values, seed=seed), winner)
     return RefitModel(
         trial=winner.key,
         arm=winner.arm,

@@ -4,6 +4,7 @@ assignment -> training spec -> dataset (opened once a process) -> `fit` -> curve
 """
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -16,7 +17,7 @@ from gapwise.evaluation.objective import Curve, reduce_curve
 from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import DirectorySink
 from gapwise.training.decision import SharedDecision
-from gapwise.training.job import Diverged, Job, Trained
+from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 from gapwise.training.validation import masked_curves
@@ -68,15 +69,9 @@ def opened(path: str) -> tuple[Dataset, Statistics]:
 def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
     dataset, moments = opened(place.data)
-    return Job(
-        spec=trial_spec(place.space, assignment.arm, assignment.values, seed=assignment.seed),
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=moments,
-        fingerprints=dataset.fingerprints(),
-        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
-    )
+    spec = trial_spec(place.space, assignment.arm, assignment.values, seed=assignment.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return replace(whole_job(spec, dataset, moments), device=device)
 
 
 def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:
