@@ -34,7 +34,7 @@ REPRODUCE = """
 import json, sys
 import numpy as np, pandas as pd, mlflow
 from gapwise.data.batch import hide
-from gapwise.data.loading import as_tensors
+from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.protocols import build_protocol
 from gapwise.data.rows import to_rows
 from gapwise.data.store import open_dataset
@@ -44,10 +44,10 @@ model = mlflow.pyfunc.load_model(sys.argv[1])
 split = open_dataset(sys.argv[2]).valid
 protocol = ProtocolSpec(rates=(0.3,))
 whole = split.batch(np.arange(len(split)))
-steps = {name: value.shape[1] for name, value in whole.values.items()}
+samples = samples_of(split.keys, whole)
 errors = []
 for seed in (1, 2, 3):
-    observed = build_protocol(protocol).evaluation(split.keys, steps, split="valid", mask_seed=seed)["0.3"]
+    observed = build_protocol(protocol).evaluation(samples, split="valid", mask_seed=seed)["0.3"]
     rows = pd.DataFrame(to_rows(hide(whole, as_tensors(observed), mask_visible=True)))
     errors.append(np.abs(model.predict(rows)["prediction"].to_numpy() - split.labels).mean())
 print(json.dumps({"mae": float(np.mean(errors)), "ray": "ray" in sys.modules}))

@@ -5,6 +5,7 @@ fail if it were: what can be refused is refused before. The embedded tracking st
 being, because a registry has to be asked; studies and runs may not.
 """
 
+import json
 import pickle
 import shutil
 import struct
@@ -358,6 +359,35 @@ def model(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_split_that_does_not_exist_is_refused(refuse: Refuse, model: Path, small: Path) -> None:
     assert "allowed: train, valid, test" in refuse("evaluate", model, "--data", small, "--split", "dev")
+
+
+@pytest.mark.parametrize("rates", [["--rates", "0:0.9:0.1"], ["--rates", "0.67"]])
+def test_random_rate_above_its_limit_is_refused_naming_the_option(
+    refuse: Refuse, model: Path, small: Path, rates: list[str]
+) -> None:
+    said = refuse("evaluate", model, "--data", small, "--protocol", "random_rate", *rates)
+    assert "--rates" in said and "allowed: rates up to 2/3 = 0.66" in said
+
+
+@pytest.mark.parametrize(
+    ("protocol", "key", "conditions", "seeds"),
+    [("random_rate", "rates", 7, 2), ("block", "rates", 10, 2), ("modalities", "subsets", 7, 1)],
+)
+def test_a_model_of_frames_is_evaluated_under_any_protocol(
+    call: Call, model: Path, small: Path, protocol: str, key: str, conditions: int, seeds: int
+) -> None:
+    """Without --rates: random_rate counts cells and so has a grid of its own, block has the model's."""
+    answer = call("evaluate", model, "--data", small, "--protocol", protocol, "--mask-seeds", 2, "--json")
+    said = json.loads(answer.out)
+    assert (len(said[key]), said["mask_seeds"]) == (conditions, seeds)
+    assert said["optimum"]["mean"]["mae"]["mean"] > 0
+
+
+def test_plan_and_train_refuse_what_the_dataset_cannot_have(refuse: Refuse, small: Path) -> None:
+    rates = ["--set", "train.protocol.name=random_rate", "--set", "train.protocol.rates=[0.0, 0.9]"]
+    assert "2/3 = 0.66" in refuse("plan", SPACE, "--data", small, *rates)
+    assert "no metric 'accuracy'" in refuse("plan", SPACE, "--data", small, "--set", "train.objective.metric=accuracy")
+    assert "no metric 'f1_macro'" in refuse("train", TRAIN, "--data", small, "--set", "objective.metric=f1_macro")
 
 
 def test_an_unknown_protocol_is_refused(refuse: Refuse, model: Path, small: Path) -> None:

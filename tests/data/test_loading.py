@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from gapwise.data.batch import ModalityBatch, hide, join
 from gapwise.data.loading import EpochBatches, Views, epoch_order, steps_per_epoch
+from gapwise.data.protocols import PROTOCOLS
 from gapwise.data.store import TrainSplit, open_dataset
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.train import TrainSpec
@@ -99,7 +100,7 @@ def by_row(batches: EpochBatches) -> torch.Tensor:
 
 # A machine with fewer than four cores warns that four are many; Python 3.12 warns of fork beside threads.
 @pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning", "ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize("name", ["frames", "modalities"])
+@pytest.mark.parametrize("name", sorted(PROTOCOLS))
 @pytest.mark.parametrize("workers", [0, 1, 4])
 def test_the_same_seed_gives_the_same_batches_for_any_number_of_loader_workers(train, name, workers):
     spec = SPEC.model_copy(update={"protocol": ProtocolSpec(name=name), "batch_size": 150})

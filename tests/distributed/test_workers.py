@@ -14,6 +14,7 @@ from gapwise.data.store import open_dataset
 from gapwise.data.synth import synthesise
 from gapwise.distributed.train import check_train, train_run
 from gapwise.errors import CheckpointError, DataError, SpecError
+from gapwise.evaluation.objective import settled
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.train import TrainSpec
 
@@ -60,7 +61,8 @@ def test_a_run_is_reported_epoch_by_epoch_and_leaves_a_model(ray_cluster: None, 
 
 
 def test_what_cannot_be_continued_is_refused_before_anything_is_written(small: Path, tmp_path: Path) -> None:
-    spec, dataset = spec_of("late_fusion"), open_dataset(small)
+    dataset = open_dataset(small)
+    spec = settled(spec_of("late_fusion"), dataset.manifest.shape(), dataset.valid.labels)
     synthesise("small", tmp_path / "other", 1)
     folder = tmp_path / "run"
     with pytest.raises(CheckpointError, match="there is no run to continue"):

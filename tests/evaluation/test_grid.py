@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gapwise.data.batch import ModalityBatch, hide
-from gapwise.data.loading import as_tensors
+from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.protocols import build_protocol
 from gapwise.data.store import ValidationSplit, open_dataset
 from gapwise.evaluation.grid import Grid, predict_grid, robustness_grid, score_grid
@@ -25,8 +25,10 @@ PROTOCOLS = pytest.mark.parametrize(
         ProtocolSpec(rates=(0.0, 0.3, 0.9)),
         ProtocolSpec(rates=(0.5,), mask_visible=False),
         ProtocolSpec(name="modalities"),
+        ProtocolSpec(name="random_rate", rates=(0.0, 0.3, 0.6)),
+        ProtocolSpec(name="block", rates=(0.0, 0.3, 0.9)),
     ],
-    ids=["frames", "invisible", "modalities"],
+    ids=["frames", "invisible", "modalities", "random_rate", "block"],
 )
 
 
@@ -62,9 +64,9 @@ def test_joined_evaluation_is_the_same_as_one_sample_condition_and_seed_at_a_tim
     chosen = build_protocol(protocol)
     for n, row in enumerate(rows):
         base = valid.batch(np.array([row]))
-        steps = {name: value.shape[1] for name, value in base.values.items()}
-        for v, seed in enumerate(SEEDS):
-            masks = chosen.evaluation(valid.keys[row : row + 1], steps, split="valid", mask_seed=seed)
+        samples = samples_of(valid.keys[row : row + 1], base)
+        for v, seed in enumerate(SEEDS[: found.values.shape[1]]):
+            masks = chosen.evaluation(samples, split="valid", mask_seed=seed)
             for k, condition in enumerate(found.conditions):
                 view = hide(base, as_tensors(masks[condition]), mask_visible=protocol.mask_visible)
                 assert found.values[k, v, n] == pytest.approx(toy(view).item(), rel=1e-6)
@@ -155,6 +157,32 @@ def test_the_whole_grid_is_predict_then_score(valid, small):
     parts = score_grid(predict_grid(toy, valid, every_row(valid), protocol, SEEDS), valid.labels, shape)
     assert whole.table() == parts.table()
     assert list(whole.table()) == ["0.2", "0.8"]
+
+
+@pytest.mark.parametrize("name", ["frames", "random_rate", "block"])
+def test_a_grid_of_rates_has_a_figure_for_every_mask_seed(valid, small, name):
+    protocol, shape = ProtocolSpec(name=name, rates=(0.0, 0.5)), open_dataset(small).manifest.shape()
+
+    grid = robustness_grid(toy, valid, protocol, SEEDS, shape)
+
+    assert grid.mask_seeds == len(SEEDS)
+    assert grid.table()["0.5"]["mae"]["sd"] > 0
+
+
+def test_subsets_do_not_depend_on_the_mask_seed_so_they_are_evaluated_once_and_have_sd_0(valid, small):
+    seen = []
+
+    def predict(batch):
+        seen.append(batch.size)
+        return toy(batch)
+
+    grid = robustness_grid(
+        predict, valid, ProtocolSpec(name="modalities"), range(1, 21), open_dataset(small).manifest.shape()
+    )
+
+    assert sum(seen) == 7 * len(valid)
+    assert grid.mask_seeds == 1
+    assert {row["mae"]["sd"] for row in [*grid.table().values(), grid.mean()]} == {0.0}
 
 
 class TestTable:

@@ -13,9 +13,9 @@ CURVE = {"0.0": 0.5, "0.25": 0.7, "0.5": 0.9}
 @pytest.mark.parametrize(
     ("objective", "cost"),
     [
-        (ObjectiveSpec(), 0.7),
-        (ObjectiveSpec(reduce="worst"), 0.9),
-        (ObjectiveSpec(reduce="rate", rate=0.25), 0.7),
+        (ObjectiveSpec(metric="mae"), 0.7),
+        (ObjectiveSpec(metric="mae", reduce="worst"), 0.9),
+        (ObjectiveSpec(metric="mae", reduce="rate", rate=0.25), 0.7),
         (ObjectiveSpec(metric="corr"), -0.7),
         (ObjectiveSpec(metric="corr", reduce="worst"), -0.5),
         (ObjectiveSpec(metric="corr", reduce="rate", rate=0.5), -0.9),
@@ -27,7 +27,7 @@ def test_the_curve_is_reduced_as_the_objective_says_and_better_is_lower(objectiv
 
 @pytest.mark.parametrize("reduce", ["mean", "worst"])
 def test_a_curve_that_is_not_finite_has_no_cost(reduce):
-    assert math.isnan(reduce_curve({**CURVE, "0.9": math.nan}, ObjectiveSpec(reduce=reduce)))
+    assert math.isnan(reduce_curve({**CURVE, "0.9": math.nan}, ObjectiveSpec(metric="mae", reduce=reduce)))
 
 
 def test_only_mae_is_a_cost_already():

@@ -94,7 +94,8 @@ def test_the_optimum_is_scored_on_the_masks_that_models_see(drawn):
             cue = (values @ form.irony.direction).sum(1) if name == form.irony.cue else cue
         return torch.from_numpy(median(posterior(form, Evidence(sums, cue)), form.labels))
 
-    for protocol in (ProtocolSpec(rates=(0.0, 0.4, 0.9)), ProtocolSpec(name="modalities")):
+    names = ("frames", "modalities", "random_rate", "block")
+    for protocol in [ProtocolSpec(name=name, rates=(0.0, 0.4, 0.6)) for name in names]:
         found = optimal_grid(form, dataset.valid, protocol, [1, 2])
         model = robustness_grid(answer, dataset.valid, protocol, [1, 2], dataset.manifest.shape())
         assert found.conditions == model.conditions

@@ -105,7 +105,7 @@ def make_result(small: Path, folder: Path, tracking: Tracking) -> MakeResult:
             "fingerprints": open_dataset(small).fingerprints(),
             "spec_fingerprint": "s",
             "protocol": ProtocolSpec(rates=tuple(float(rate) for rate in RATES)),
-            "objective": ObjectiveSpec(),
+            "objective": ObjectiveSpec(metric="mae"),
             "mask_seeds": 2,
             "trials": {},
             "arms": {},

@@ -15,7 +15,7 @@ from gapwise.data.store import Dataset, open_dataset
 from gapwise.errors import CheckpointError, RegistryError
 from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
-from gapwise.spec.train import TrainSpec
+from gapwise.spec.train import ObjectiveSpec, TrainSpec
 from gapwise.tracking.client import Tracking, TrackingDown, connect, experiment_id
 from gapwise.tracking.runs import KEY_TAG, PARENT_TAG, Point, TrialRuns
 from gapwise.tracking.study_run import StudyRun
@@ -199,7 +199,7 @@ def test_a_store_that_is_down_is_said_to_be_so_that_events_are_given_again(
 def test_a_training_run_records_spec_data_and_epochs_and_ends_truthfully(
     tracking: Tracking, place: Home, dataset: Dataset
 ) -> None:
-    with TrainRun.begin(tracking, place, TrainSpec(), dataset, resume=None) as run:
+    with TrainRun.begin(tracking, place, TrainSpec(objective=ObjectiveSpec(metric="mae")), dataset, resume=None) as run:
         run.log_epoch({"epoch": 1, "cost": 1.2, "metrics": {"mae": {"0.0": 1.2}}, "losses": {"total": 0.3}})
     found = tracking.client.get_run(run.run_id)
     assert found.info.status == "FINISHED"

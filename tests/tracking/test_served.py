@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 
 from gapwise.data.batch import hide
-from gapwise.data.loading import as_tensors
+from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.manifest import write_manifest
 from gapwise.data.protocols import build_protocol
 from gapwise.data.rows import to_rows
@@ -99,8 +99,8 @@ def consume(registered: Registered, frames: dict[str, pd.DataFrame], work: Path)
 def masked_rows(registered: Registered, rate: str, mask_seed: int) -> pd.DataFrame:
     protocol, valid = registered.model.spec.protocol, registered.dataset.valid
     whole = valid.batch(np.arange(len(valid)))
-    steps = {name: int(value.shape[1]) for name, value in whole.values.items()}
-    masks = build_protocol(protocol).evaluation(valid.keys, steps, split="valid", mask_seed=mask_seed)[rate]
+    samples = samples_of(valid.keys, whole)
+    masks = build_protocol(protocol).evaluation(samples, split="valid", mask_seed=mask_seed)[rate]
     return pd.DataFrame(to_rows(hide(whole, as_tensors(masks), mask_visible=protocol.mask_visible)))
 
 

@@ -103,7 +103,7 @@ def result_of(name: str) -> StudyResult:
         fingerprints={"dataset": "d", "train": "t", "valid": "v", "test": "e"},
         spec_fingerprint="s",
         protocol=ProtocolSpec(),
-        objective=ObjectiveSpec(),
+        objective=ObjectiveSpec(metric="mae"),
         mask_seeds=2,
         trials={"complete": 1},
         arms={},

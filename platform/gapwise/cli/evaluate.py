@@ -26,9 +26,12 @@ def evaluate(
         str, typer.Argument(metavar="RUN_OR_MODEL_URI", help="Run id, model folder or models:/NAME@ALIAS.")
     ],
     data: DataOption = None,
-    protocol: Annotated[str | None, typer.Option(help="frames or modalities; by default the model's own.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="frames, modalities, random_rate or block; by default the model's own.")
+    ] = None,
     rate_list: Annotated[
-        str | None, typer.Option("--rates", help="FIRST:LAST:STEP or a list; by default the model's grid.")
+        str | None,
+        typer.Option("--rates", help="FIRST:LAST:STEP or a list; by default the model's grid, or the protocol's."),
     ] = None,
     mask_seeds: Annotated[int, typer.Option(help="Masks drawn for every rate.", min=1)] = 20,
     split: Annotated[
@@ -63,6 +66,8 @@ def _protocol(own: ProtocolSpec, name: str | None, chosen: tuple[float, ...] | N
     changed: dict[str, Any] = own.model_dump()
     if name is not None:
         changed["name"] = name
+        if (name == "random_rate") != (own.name == "random_rate"):
+            del changed["rates"]  # a share of cells is another scale than a share of frames: the protocol's own grid
     if chosen is not None:
         changed["rates"] = chosen
     return validate(ProtocolSpec, changed, where="--protocol and --rates")
@@ -83,7 +88,8 @@ def show(model: str, body: dict[str, Any]) -> None:
         if body[key] is not None:
             rows.append([f"{name} mean", *_figures(body[key]["mean"], metrics)])
     rows.append(["floor", *(figure(body["floor"][name]) for name in metrics)])
-    caption = f"mean ± sd over {body['mask_seeds']} mask seeds; floor: the best constant answer"
+    seeds = f"mean ± sd over {body['mask_seeds']} mask seeds" if body["mask_seeds"] > 1 else "one mask, so no sd"
+    caption = f"{seeds}; floor: the best constant answer"
     print_table(
         f"{model} on {body['split']}, protocol {body['protocol']}",
         [heading(body["protocol"]), *metrics],

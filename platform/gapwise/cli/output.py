@@ -1,6 +1,7 @@
 """How commands answer: a table for people, or one JSON object on stdout with `--json`; logs always on stderr."""
 
 import json
+import math
 import sys
 from typing import Annotated, Any
 
@@ -24,7 +25,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on std
 
 
 def print_json(body: dict[str, Any]) -> None:
-    typer.echo(json.dumps(body, sort_keys=False))
+    """An undefined figure (NaN: a two-class metric where no sample counts) is null, for NaN is not JSON."""
+    typer.echo(json.dumps(_without_nan(body), sort_keys=False, allow_nan=False))
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inside) for key, inside in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inside) for inside in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:

@@ -44,11 +44,13 @@ def train(
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.lock import DriverLock
     from gapwise.distributed.train import MODEL, check_train, train_run
+    from gapwise.evaluation.objective import settled
     from gapwise.tracking.client import connect
     from gapwise.tracking.train_run import TrainRun
     from gapwise.training.job import Diverged
 
     dataset = open_dataset(folder, verify=True)
+    spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     started = time.perf_counter()
     check_train(spec, dataset, workers=workers, resume=home().runs / resume if resume else None)
     tracking = connect(home())

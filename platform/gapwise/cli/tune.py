@@ -58,10 +58,11 @@ def tune(
     from gapwise.tuning.executor import default_concurrency
     from gapwise.tuning.logbook import Logbook
     from gapwise.tuning.observer import Watcher
-    from gapwise.tuning.study import StudyPlan, check_study, open_study, run_study
+    from gapwise.tuning.study import StudyPlan, check_study, open_study, run_study, settled_space
 
     dataset = open_dataset(folder, verify=True)
     name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
+    space = settled_space(space, dataset)
     place = home().studies / name
     check_study(place, name, space, dataset, resume=resume)
     tracking = connect(home())

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from gapwise.data.batch import ModalityBatch, hide
-from gapwise.data.masks import stream, uniforms
+from gapwise.data.masks import Keys, Samples, stream, uniforms
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.store import TrainSplit
 from gapwise.spec.train import TrainSpec
@@ -56,9 +56,18 @@ class EpochBatches(Dataset[Views]):
     def __getitem__(self, index: int) -> Views:
         rows = self._batches[index][self._rank :: self._world]
         complete = self._split.batch(rows)
-        steps = {name: int(value.shape[1]) for name, value in complete.values.items()}
-        observed = self._protocol.training(self._split.keys[rows], steps, seed=self._seed, epoch=self._epoch)
+        samples = samples_of(self._split.keys[rows], complete)
+        observed = self._protocol.training(samples, seed=self._seed, epoch=self._epoch)
         return Views(hide(complete, as_tensors(observed), mask_visible=self._mask_visible), complete)
+
+
+def samples_of(keys: Keys, complete: ModalityBatch) -> Samples:
+    """What protocols draw masks from: the keys (B,) of a batch in which nothing is hidden yet, and its true lengths."""
+    return Samples(
+        keys=keys,
+        lengths={name: mask.sum(1).numpy() for name, mask in complete.attend.items()},
+        steps={name: int(value.shape[1]) for name, value in complete.values.items()},
+    )
 
 
 def as_tensors(observed: Observed) -> dict[str, torch.Tensor]:

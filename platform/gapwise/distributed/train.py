@@ -10,7 +10,7 @@ from gapwise.data.store import Dataset, open_dataset, opened
 from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, SpecError
-from gapwise.evaluation.objective import refuse_foreign_metric
+from gapwise.evaluation.objective import settled
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
@@ -29,8 +29,10 @@ def train_run(
 
     Ray is connected, `check_train` has passed, and the caller holds the folder's lock.
     """
+    dataset = open_dataset(data)
+    spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / RUN_FILE).write_text(json.dumps(_identity(spec, open_dataset(data))))
+    (folder / RUN_FILE).write_text(json.dumps(_identity(spec, dataset)))
     attempts = len(list((folder / _STORAGE).glob("attempt-*")))
     with tail(folder / PROGRESS, each_epoch):
         run_workers(
@@ -49,7 +51,7 @@ def check_train(spec: TrainSpec, dataset: Dataset, *, workers: int, resume: Path
     Raises SpecError for a metric that the task does not have or more workers than samples, CheckpointError for a run
     that is finished, unknown here, or was started with another spec or dataset.
     """
-    refuse_foreign_metric(spec.objective, dataset.manifest.shape())
+    spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     smallest_batch = len(dataset.train) // steps_per_epoch(len(dataset.train), spec.batch_size)
     most = min(smallest_batch, len(dataset.valid))
     if workers > most:

@@ -1,7 +1,8 @@
 """The robustness grid: every condition of a protocol (missing rates, or subsets) by every mask seed.
 
 All conditions and seeds of a chunk of samples go through the model in one joined batch, so that the grid costs little
-more than the bare forward passes. It takes a function from batch to outputs and knows neither models nor checkpoints.
+more than the bare forward passes. A protocol whose masks do not depend on the mask seed is evaluated once, and its
+spread over mask seeds is 0. It takes a function from batch to outputs and knows neither models nor checkpoints.
 
 Shape legend: K conditions, V mask seeds, N samples.
 """
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from gapwise.data.arrays import Labels
 from gapwise.data.batch import ModalityBatch, hide, join
-from gapwise.data.loading import as_tensors
+from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.shape import DataShape
 from gapwise.data.store import Split
@@ -29,7 +30,10 @@ _FORWARD_SAMPLES = 640
 
 
 class Outputs(NamedTuple):
-    """`values` is (K, V, n) scores or (K, V, n, C) logits for the n rows that were asked for."""
+    """`values` is (K, V, n) scores or (K, V, n, C) logits for the n rows that were asked for.
+
+    V is 1 for a protocol that does not depend on the mask seed.
+    """
 
     conditions: list[str]
     values: NDArray[np.float32]
@@ -41,9 +45,14 @@ class Grid(NamedTuple):
     conditions: list[str]
     metrics: dict[str, Real]
 
+    @property
+    def mask_seeds(self) -> int:
+        """How many mask seeds stand behind each figure: 1 where they make no difference."""
+        return int(next(iter(self.metrics.values())).shape[1])
+
     def table(self) -> dict[str, dict[str, dict[str, float]]]:
         """{condition: {metric: {mean, sd}}}; sd over mask seeds, with one seed less in the divisor, 0 for one seed."""
-        spread = 1 if next(iter(self.metrics.values())).shape[1] > 1 else 0
+        spread = 1 if self.mask_seeds > 1 else 0
         return {
             condition: {
                 name: {"mean": float(values[k].mean()), "sd": float(values[k].std(ddof=spread))}
@@ -67,18 +76,18 @@ def predict_grid(
 ) -> Outputs:
     """Outputs for `rows` of a split under every condition and mask seed. No gradient is kept."""
     chosen = build_protocol(protocol)
-    conditions = chosen.conditions(dict.fromkeys(split.lengths, 1))
+    conditions = chosen.conditions(split.lengths)
+    seeds = mask_seeds if chosen.seeded else mask_seeds[:1]
     parts = []
     for start in range(0, len(rows), _CHUNK_ROWS):
         chunk = rows[start : start + _CHUNK_ROWS]
         base = split.batch(chunk)
-        steps = {name: int(value.shape[1]) for name, value in base.values.items()}
-        keys = split.keys[chunk]
-        observed = [chosen.evaluation(keys, steps, split=split.name, mask_seed=seed) for seed in mask_seeds]
+        samples = samples_of(split.keys[chunk], base)
+        observed = [chosen.evaluation(samples, split=split.name, mask_seed=seed) for seed in seeds]
         masks = [by_condition[condition] for condition in conditions for by_condition in observed]
         parts.append(_forward(predict, base, masks, mask_visible=protocol.mask_visible))
     joined = np.concatenate(parts, axis=1)
-    return Outputs(conditions, joined.reshape(len(conditions), len(mask_seeds), *joined.shape[1:]))
+    return Outputs(conditions, joined.reshape(len(conditions), len(seeds), *joined.shape[1:]))
 
 
 def _forward(

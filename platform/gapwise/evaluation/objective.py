@@ -2,25 +2,57 @@
 
 import numpy as np
 
-from gapwise.data.shape import DataShape
+from gapwise.data.arrays import Labels
+from gapwise.data.protocols import refuse_impossible_rates
+from gapwise.data.shape import DataShape, Task
 from gapwise.errors import SpecError
-from gapwise.evaluation.metrics import LOWER_IS_BETTER, metric_names
+from gapwise.evaluation.metrics import LOWER_IS_BETTER, metric_names, score
 from gapwise.spec.protocol import rate_key
-from gapwise.spec.train import ObjectiveSpec
+from gapwise.spec.train import Metric, ObjectiveSpec, TrainSpec
 
 Curve = dict[str, float]
 
 
-def refuse_foreign_metric(objective: ObjectiveSpec, shape: DataShape) -> None:
-    """Raises SpecError for a metric that the dataset's task does not have, before anything is trained for it."""
+AUTO: dict[Task, Metric] = {"regression": "mae", "classification": "macro_recall"}
+"""Macro recall (the field's UA) and not accuracy: always answering the majority class must not look good."""
+
+
+def settled(spec: TrainSpec, shape: DataShape, valid_labels: Labels) -> TrainSpec:
+    """The spec on this dataset, before anything is trained: metric `auto` becomes the task's, the rest is held against
+    the data.
+
+    Raises SpecError for a metric that the task does not have or that the validation labels leave undefined, and for
+    missing rates that the dataset's modalities cannot have.
+    """
+    refuse_impossible_rates(spec.protocol, shape.modalities)
+    metric = AUTO[shape.task] if spec.objective.metric == "auto" else spec.objective.metric
+    _refuse_foreign_metric(metric, shape)
+    _refuse_undefined_metric(metric, shape, valid_labels)
+    return spec.model_copy(update={"objective": spec.objective.model_copy(update={"metric": metric})})
+
+
+def _refuse_foreign_metric(metric: str, shape: DataShape) -> None:
     known = metric_names(shape)
-    if objective.metric not in known:
+    if metric not in known:
         task = f"a {shape.task} dataset with labels {shape.label_range[0]:g} to {shape.label_range[1]:g}"
-        raise SpecError(f"{task} has no metric {objective.metric!r}", where="objective.metric", allowed=known)
+        raise SpecError(f"{task} has no metric {metric!r}", where="objective.metric", allowed=["auto", *known])
+
+
+def _refuse_undefined_metric(metric: str, shape: DataShape, valid_labels: Labels) -> None:
+    anything = (1, len(valid_labels), *([shape.classes] if shape.task == "classification" else []))
+    figures = score(np.zeros(anything), valid_labels, shape)
+    if not np.isfinite(figures[metric]).all():
+        defined = [name for name, value in figures.items() if np.isfinite(value).all()]
+        raise SpecError(
+            f"{metric} is undefined on these validation labels: no sample counts for it",
+            where="objective.metric",
+            allowed=defined,
+        )
 
 
 def as_cost(metric: str, value: float) -> float:
     """Lower is better for every metric: scores that grow with quality are negated."""
+    assert metric != "auto", "the dataset decides; see settled"
     return value if metric in LOWER_IS_BETTER else -value
 
 

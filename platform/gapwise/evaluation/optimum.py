@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gapwise.data.masks import Samples
 from gapwise.data.presets import CUE_MODALITY, INVERTED_MODALITY
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.store import Split
@@ -65,11 +66,12 @@ def optimal_grid(form: Form, split: Split, protocol: ProtocolSpec, mask_seeds: S
     """The grid of `grid.robustness_grid`, on the same masks, of the best answer for each metric under `form`."""
     chosen, projections = build_protocol(protocol), project(form, split)
     steps = {name: record.max_length for name, record in split.manifest.modalities.items()}
-    conditions = chosen.conditions(dict.fromkeys(split.lengths, 1))
+    samples = Samples(split.keys, split.lengths, steps)
+    conditions = chosen.conditions(split.lengths)
     truth_N, shape = split.labels.astype(np.float64), split.manifest.shape()
     by_seed = []
-    for seed in mask_seeds:
-        masks = chosen.evaluation(split.keys, steps, split=split.name, mask_seed=seed)
+    for seed in mask_seeds if chosen.seeded else mask_seeds[:1]:
+        masks = chosen.evaluation(samples, split=split.name, mask_seed=seed)
         found_KNY = np.stack([posterior(form, observe(form, projections, masks[one])) for one in conditions])
         by_seed.append(best_scores(found_KNY, form.labels, truth_N, shape))
     return Grid(conditions, {name: np.stack([scores[name] for scores in by_seed], axis=1) for name in by_seed[0]})

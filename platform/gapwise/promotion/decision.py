@@ -40,11 +40,11 @@ class Present(NamedTuple):
 
 def decide(result: StudyResult, champions: Mapping[str, Present]) -> list[Decision]:
     """A decision for every rate of the study's grid. Raises GateError for a protocol without missing rates."""
-    if result.protocol.name == "modalities":
+    if not result.protocol.has_rates:
         raise GateError(
             f"protocol {result.protocol.name!r} has subsets, not missing rates, so it has no champions of a rate",
             where=f"study {result.study}",
-            allowed="a study on protocol frames",
+            allowed="a study on protocol frames, block or random_rate",
         )
     return [_decide(result, rate, champions.get(rate)) for rate in result.best or result.baseline]
 

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 from gapwise.data.batch import ModalityBatch
+from gapwise.data.protocols import refuse_impossible_rates
 from gapwise.data.shape import DataShape
 from gapwise.data.store import Dataset, Split
 from gapwise.data.synth import read_task
@@ -39,10 +40,12 @@ def judge(
     split: Split,
     mask_seeds: int,
 ) -> dict[str, Any]:
-    """What `gapwise evaluate --json` prints. Raises DataError for a dataset that is not of the model's kind.
+    """What `gapwise evaluate --json` prints.
 
-    Both optima are None where the data are not synthetic, so that nobody knows them.
+    Both optima are None where the data are not synthetic, so that nobody knows them. Raises DataError for a dataset
+    that is not of the model's kind, SpecError for rates that it cannot have.
     """
+    refuse_impossible_rates(protocol, dataset.manifest.modalities)
     for one in (model, baseline) if baseline is not None else (model,):
         refuse_other_shape(one, dataset)
     grid = _grid(model, split, protocol, mask_seeds)
@@ -50,8 +53,8 @@ def judge(
     return {
         "protocol": protocol.name,
         "split": split.name,
-        "mask_seeds": mask_seeds,
-        "subsets" if protocol.name == "modalities" else "rates": grid.table(),
+        "mask_seeds": grid.mask_seeds,
+        "rates" if protocol.has_rates else "subsets": grid.table(),
         "mean": grid.mean(),
         "floor": dict(floor(dataset.train.labels, split.labels, dataset.manifest.shape())),
         "baseline": None if beside is None else _tables(beside),

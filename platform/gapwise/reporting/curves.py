@@ -25,7 +25,7 @@ def curve_figure(result: StudyResult) -> Figure:
         (line,) = axes.plot(conditions, means, style, marker="o", markersize=3, label=model.trial)
         axes.fill_between(conditions, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axes.axhline(result.floor[metric], color="0.5", linestyle=":", label="floor (constant answer)")
-    axes.set_xlabel("missing rate" if result.protocol.name != "modalities" else "modalities present")
+    axes.set_xlabel("missing rate" if result.protocol.has_rates else "modalities present")
     axes.set_ylabel(f"validation {metric}")
     axes.set_title(f"{result.study} on {result.dataset}: mean over {len(result.models[0].seeds)} seeds, band ± 1 sd")
     axes.legend(fontsize="small")

@@ -8,7 +8,7 @@ from gapwise.spec.base import Spec
 from gapwise.spec.model import LateFusionSpec, ModelSpec
 from gapwise.spec.protocol import ProtocolSpec
 
-Metric = Literal["mae", "corr", "acc2_non0", "acc2_has0", "accuracy", "macro_recall", "f1_weighted"]
+Metric = Literal["auto", "mae", "corr", "acc2_non0", "acc2_has0", "accuracy", "macro_recall", "f1_weighted", "f1_macro"]
 
 
 class OptimiserSpec(Spec):
@@ -27,8 +27,9 @@ class OptimiserSpec(Spec):
 class ObjectiveSpec(Spec):
     """What the validation curve over missing rates is reduced to; decides early stopping, pruning and selection."""
 
-    metric: Metric = "mae"
-    """A metric of methods.md section 5. Its direction is known: mae is minimised, the others are maximised."""
+    metric: Metric = "auto"
+    """A metric of methods.md section 5. Its direction is known: mae is minimised, the others are maximised. auto: mae
+    for regression, macro_recall (UA) for classification; it is replaced as soon as the dataset is known."""
     reduce: Literal["mean", "worst", "rate"] = "mean"
     """mean over the grid, the worst rate, or one rate."""
     rate: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
@@ -66,7 +67,7 @@ class TrainSpec(Spec):
         rate, grid = self.objective.rate, self.protocol.rates
         if (self.objective.reduce == "rate") != (rate is not None):
             raise ValueError("objective.rate goes with objective.reduce: rate, and only with it")
-        if rate is not None and self.protocol.name != "frames":
+        if rate is not None and not self.protocol.has_rates:
             raise ValueError(
                 f"protocol {self.protocol.name!r} has no missing rates, so objective.reduce cannot be rate"
             )

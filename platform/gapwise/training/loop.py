@@ -9,12 +9,13 @@ workers every decision is taken from the same global numbers, so that all of the
 
 import math
 import time
+from dataclasses import replace
 
 from torch import nn
 
 from gapwise.data.loading import EpochBatches, Views
 from gapwise.evaluation.grid import Grid
-from gapwise.evaluation.objective import reduce_curve
+from gapwise.evaluation.objective import reduce_curve, settled
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import SeededNoise
 from gapwise.training.job import Diverged, Job, Trained
@@ -28,8 +29,10 @@ from gapwise.training.validation import validate
 def fit(job: Job, reporter: Reporter, sink: CheckpointSink) -> Trained:
     """Train to the end, to the first exhausted patience, or to where the reporter says stop.
 
-    Raises Diverged when a loss is not finite, CheckpointError when the sink's snapshot cannot be read.
+    Raises Diverged when a loss is not finite, CheckpointError when the sink's snapshot cannot be read, SpecError when
+    the objective or the missing rates do not fit the data.
     """
+    job = replace(job, spec=settled(job.spec, job.shape, job.valid.labels))
     model = build_model(job.spec.model, job.shape, job.statistics, job.spec.seed).to(job.device)
     run = RunState.begin(model, build_optimiser(model, job.spec.optimiser), job.device)
     snapshot = sink.load()

@@ -16,7 +16,8 @@ RESULT_FILE = "result.json"
 
 
 class _Value(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # An undefined figure stays NaN in the file: null would not come back as a number.
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
 
 class Spread(_Value):

@@ -9,16 +9,16 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 
-from gapwise.data.store import Dataset
+from gapwise.data.store import Dataset, open_dataset
 from gapwise.distributed.side_by_side import pending, run_all
 from gapwise.errors import StudyError
-from gapwise.evaluation.objective import refuse_foreign_metric
+from gapwise.evaluation.objective import settled
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
 from gapwise.tuning.assignment import Finished
@@ -58,6 +58,12 @@ class StudyPlan:
         return Place(self.space, str(self.data), str(self.folder))
 
 
+def settled_space(space: SearchSpec, dataset: Dataset) -> SearchSpec:
+    """The space on this dataset: metric `auto` decided, metric and missing rates held against the data (SpecError)."""
+    train = settled(space.train, dataset.manifest.shape(), dataset.valid.labels)
+    return space.model_copy(update={"train": train})
+
+
 class Stages(Protocol):
     """Who is told which stage begins, for a progress display."""
 
@@ -71,6 +77,7 @@ class Stages(Protocol):
 def open_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
     """Create the study's folder, or accept the one that exists. Raises what `check_study` raises."""
     check_study(folder, name, space, dataset, resume=resume)
+    space = settled_space(space, dataset)
     if not resume:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
@@ -97,7 +104,7 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
             f"{name!r} cannot name a study", where="--study", allowed="letters, digits and ._-, not first a point"
         )
     check_space(space)
-    refuse_foreign_metric(space.train.objective, dataset.manifest.shape())
+    space = settled_space(space, dataset)
     file = folder / STUDY_FILE
     asked = _asked(space, dataset)
     if not file.exists():
@@ -119,6 +126,7 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
 
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
+    plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     with running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
         with observing(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
