@@ -53,8 +53,9 @@ check: setup  ## format, lint, types, layers
 test: setup  ## all tests, those that start Ray included
 	$(BIN)/python -m pytest
 
-bench: setup  ## orchestration overhead a trial, as ratios in one run; writes tests/benchmarks/results/*.json
+bench: setup  ## orchestration a trial and training steps, as ratios in one run; writes tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
+	$(BIN)/python tests/benchmarks/steps.py --out tests/benchmarks/results/steps.json
 
 format: setup  ## write the formatter's and linter's fixes
 	$(BIN)/ruff format
