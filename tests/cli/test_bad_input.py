@@ -316,7 +316,7 @@ def test_a_wrong_duration_is_refused(refuse: Refuse, small: Path, duration: str)
 
 @pytest.mark.parametrize("name", ["../up", "/tmp/away", "a/b", "", "it's"])
 def test_a_study_name_that_is_no_name_is_refused(refuse: Refuse, small: Path, name: str) -> None:
-    assert "cannot name a study" in refuse("tune", SPACE, "--data", small, f"--study={name}")
+    assert "cannot be a name" in refuse("tune", SPACE, "--data", small, f"--study={name}")
 
 
 def test_nothing_can_be_resumed_where_nothing_was_started(refuse: Refuse, small: Path) -> None:

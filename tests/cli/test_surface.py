@@ -46,6 +46,16 @@ SURFACE = {
     ],
     "plan": ["--data", "--help", "--json", "--set", "--trials"],
     "evaluate": ["--baseline", "--data", "--help", "--json", "--mask-seeds", "--protocol", "--rates", "--split"],
+    "ablate": [
+        "--address",
+        "--data",
+        "--help",
+        "--json",
+        "--mask-seeds",
+        "--name",
+        "--seeds",
+        "--set",
+    ],
     "promote": ["--dry-run", "--help", "--json", "--name"],
     "registry show": ["--help", "--json"],
 }

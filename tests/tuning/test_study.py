@@ -79,7 +79,7 @@ def test_another_space_or_other_data_is_refused_saying_which(
 def test_a_name_that_would_leave_the_folder_of_studies_is_refused(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(StudyError, match=r"cannot name a study \(allowed: letters") as refused:
+    with pytest.raises(SpecError, match=r"cannot be a name \(allowed: letters") as refused:
         open_study(tmp_path / "studies" / name, name, make_space(), dataset, resume=False)
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.iterdir())

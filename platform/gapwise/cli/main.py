@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from gapwise import __version__
-from gapwise.cli import data, evaluate, plan, promote, registry, train, tune
+from gapwise.cli import ablate, data, evaluate, plan, promote, registry, train, tune
 from gapwise.errors import GapwiseError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.add_typer(registry.app, name="registry")
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
+app.command("ablate", epilog=ablate.EXAMPLES)(ablate.ablate)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("promote", epilog=promote.EXAMPLES)(promote.promote)
 

@@ -1,8 +1,11 @@
 """Where gapwise keeps its things: `.gapwise/` in the working directory, or GAPWISE_HOME."""
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
+
+from gapwise.errors import SpecError
 
 
 class Home(NamedTuple):
@@ -31,6 +34,12 @@ class Home(NamedTuple):
     def artifacts(self) -> Path | None:
         """Where the embedded store puts artifacts; a server decides that itself."""
         return self.root / "mlartifacts" if self.tracking_uri == self.embedded_uri else None
+
+
+def refuse_unusable_name(name: str, *, where: str) -> None:
+    """Raises SpecError for a name that cannot be a folder's inside the home."""
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]*", name):
+        raise SpecError(f"{name!r} cannot be a name", where=where, allowed="letters, digits and ._-, not first a point")
 
 
 def home() -> Home:

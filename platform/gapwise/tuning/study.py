@@ -7,7 +7,6 @@ The journal in the study's folder is the study; Ray and this driver are disposab
 
 import json
 import os
-import re
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from gapwise.data.store import Dataset, open_dataset
 from gapwise.distributed.side_by_side import pending, run_all
 from gapwise.errors import StudyError
 from gapwise.evaluation.objective import settled
+from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
 from gapwise.tuning.assignment import Finished
@@ -34,7 +34,6 @@ from gapwise.tuning.trial import Place
 
 FORMAT_VERSION = 1
 STUDY_FILE = "study.json"
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
 _REFIT_SEEDS_FROM = 1001
 """Seeds of the second phase are study seed + 1, 2, ...; those of the refit start here, so they are fresh."""
 
@@ -96,13 +95,10 @@ def _asked(space: SearchSpec, dataset: Dataset) -> dict[str, Any]:
 def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
     """Whether `open_study` would succeed; writes nothing.
 
-    Raises StudyError for a name that cannot be a folder's, a name in use without `resume`, for nothing to resume, and
-    for another space or dataset, saying what differs. The number of trials may grow.
+    Raises SpecError for a name that cannot be a folder's, and StudyError for a name in use without `resume`, for nothing
+    to resume, and for another space or dataset, saying what differs. The number of trials may grow.
     """
-    if not _NAME.fullmatch(name):
-        raise StudyError(
-            f"{name!r} cannot name a study", where="--study", allowed="letters, digits and ._-, not first a point"
-        )
+    refuse_unusable_name(name, where="--study")
     check_space(space)
     space = settled_space(space, dataset)
     file = folder / STUDY_FILE
