@@ -92,7 +92,8 @@ def test_the_lower_median_seed_ships_and_ties_go_to_the_first() -> None:
     assert median_index([5.0]) == 0
 
 
-def test_a_refit_trains_the_lower_median_of_the_best_epochs_and_at_least_one() -> None:
+def test_a_refit_trains_the_median_of_the_best_epochs_rounded_up_and_at_least_one() -> None:
     assert median_epoch([9, 3, 5]) == 5
-    assert median_epoch([4, 8]) == 4
+    assert median_epoch([4, 8]) == 6
+    assert median_epoch([4, 5]) == 5
     assert median_epoch([0]) == 1

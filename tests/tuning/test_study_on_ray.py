@@ -48,11 +48,12 @@ def space(**changes: Any) -> SearchSpec:
         "trials": 3,
         "baseline_share": 0.34,
         "common": {"model.width": 16, "model.heads": 2, "model.depth": 1, "model.summary_tokens": 2},
-        "train": {"epochs": 2, "patience": 0, "batch_size": 200, "protocol": {"rates": [0.0, 0.5]}},
+        "train": {"epochs": 2, "patience": 0, "batch_size": 200},
         "arms": {"prlf": {"parameters": {"model.tau_rel": {"role": "searched", "low": 0.1, "high": 2.0, "log": True}}}},
         "second_phase": {"top_k": 1, "seeds": 2, "cap": 1, "mask_seeds": 2},
         "pruner": {"name": "none"},
     }
+    fields["train"] |= {"objective": {"metric": "mae"}, "protocol": {"rates": [0.0, 0.5]}}
     return SearchSpec.model_validate(fields | changes)
 
 

@@ -111,6 +111,7 @@ def _body(result: StudyResult) -> dict[str, object]:
 
 def _show(result: StudyResult) -> None:
     metric = result.objective.metric
+    winners = result.best or result.baseline  # a study of the baseline alone has no other
     rows = [
         [
             rate,
@@ -119,9 +120,9 @@ def _show(result: StudyResult) -> None:
             figure(result.baseline[rate].mean, result.baseline[rate].sd) if rate in result.baseline else "-",
             figure(result.floor[metric]),
         ]
-        for rate, best in result.best.items()
+        for rate, best in winners.items()
     ]
-    seeds = next(iter(result.best.values())).seeds if result.best else 0
+    seeds = next(iter(winners.values())).seeds
     caption = f"validation {metric}, mean ± sd over {seeds} seeds; the winners were chosen on these figures"
     print_table(
         f"study {result.study}: best by missing rate",

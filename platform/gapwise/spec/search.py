@@ -180,8 +180,6 @@ class SearchSpec(Spec):
     def _at_least_one(cls, arms: Any) -> Any:
         if not isinstance(arms, dict) or not arms:
             raise ValueError("at least one arm is needed")
-        if list(arms) == [BASELINE]:
-            raise ValueError(f"{BASELINE} is the baseline of a study; name at least one other model")
         return {name: {} if arm is None else arm for name, arm in arms.items()}
 
     @model_validator(mode="after")

@@ -8,6 +8,7 @@ from torch import nn
 
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.data.store import Dataset, TrainSplit, ValidationSplit
+from gapwise.evaluation.objective import settled
 from gapwise.models.interface import Alone, Collective, MultimodalModel, State
 from gapwise.spec.train import TrainSpec
 from gapwise.training.protocols import EpochReport
@@ -43,9 +44,12 @@ class Job:
 
 
 def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_last: bool = False) -> Job:
-    """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once."""
+    """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once.
+
+    Raises SpecError for a metric or missing rates that the dataset does not have.
+    """
     return Job(
-        spec=spec,
+        spec=settled(spec, dataset.manifest.shape(), dataset.valid.labels),
         train=dataset.train,
         valid=dataset.valid,
         shape=dataset.manifest.shape(),

@@ -4,8 +4,10 @@ Shape of the evidence: a *search* trial has one curve from one seed; a *repeat* 
 each training seed. A winner of a rate is the configuration whose mean over seeds is best at that rate.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -82,5 +84,5 @@ def median_index(costs: Sequence[float]) -> int:
 
 
 def median_epoch(epochs: Sequence[int]) -> int:
-    """Epochs that a refit trains: the (lower) median of the seeds' best epochs, at least 1."""
-    return max(1, sorted(epochs)[(len(epochs) - 1) // 2])
+    """Epochs that a refit trains: the median of the seeds' best epochs, rounded up (too few cost more than too many)."""
+    return max(1, math.ceil(median(epochs)))

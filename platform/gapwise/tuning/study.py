@@ -95,7 +95,7 @@ def _asked(space: SearchSpec, dataset: Dataset) -> dict[str, Any]:
 def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
     """Whether `open_study` would succeed; writes nothing.
 
-    Raises SpecError for a name that cannot be a folder's, and StudyError for a name in use without `resume`, for nothing
+    Raises SpecError for a name that cannot be a folder's, and StudyError for a name in use, for nothing
     to resume, and for another space or dataset, saying what differs. The number of trials may grow.
     """
     refuse_unusable_name(name, where="--study")
