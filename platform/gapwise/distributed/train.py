@@ -10,6 +10,7 @@ from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, SpecError
 from gapwise.evaluation.objective import refuse_foreign_metric
+from gapwise.models.reading import read_shape
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
@@ -27,10 +28,11 @@ def train_run(
     """Train in `folder`, continuing from its snapshot where it has one, and return the kept model.
 
     Ray is connected. Raises CheckpointError for a folder that another spec trained in, SpecError for more workers than
-    samples, or a metric that the dataset's task does not have.
+    samples, a metric that the dataset's task does not have, or a text encoder that is not there, DataError for one that
+    does not fit the dataset's token ids.
     """
     dataset = open_dataset(data)
-    refuse_foreign_metric(spec.objective, dataset.manifest.shape())
+    refuse_foreign_metric(spec.objective, read_shape(spec.model, dataset))
     _refuse_empty_shares(spec, dataset, workers)
     _claim(folder, spec)
     attempts = len(list((folder / _STORAGE).glob("attempt-*")))

@@ -68,16 +68,16 @@ def predict_grid(
     """Outputs for `rows` of a split under every condition and mask seed. No gradient is kept."""
     chosen = build_protocol(protocol)
     conditions = chosen.conditions(dict.fromkeys(split.lengths, 1))
-    parts = []
+    parts, order = [], split.by_length(rows)
     for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = rows[start : start + _CHUNK_ROWS]
+        chunk = rows[order[start : start + _CHUNK_ROWS]]
         base = split.batch(chunk)
-        steps = {name: int(value.shape[1]) for name, value in base.values.items()}
+        steps = base.steps()
         keys = split.keys[chunk]
         observed = [chosen.evaluation(keys, steps, split=split.name, mask_seed=seed) for seed in mask_seeds]
         masks = [by_condition[condition] for condition in conditions for by_condition in observed]
         parts.append(_forward(predict, base, masks, mask_visible=protocol.mask_visible))
-    joined = np.concatenate(parts, axis=1)
+    joined = np.concatenate(parts, axis=1)[:, np.argsort(order)]
     return Outputs(conditions, joined.reshape(len(conditions), len(mask_seeds), *joined.shape[1:]))
 
 

@@ -21,6 +21,7 @@ from gapwise.data.store import Dataset, open_dataset
 from gapwise.errors import StudyError
 from gapwise.evaluation.metrics import floor
 from gapwise.evaluation.objective import refuse_foreign_metric
+from gapwise.models.reading import read_shape
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.search import BASELINE, SearchSpec
@@ -33,7 +34,7 @@ from gapwise.tuning.observer import Watcher, observing
 from gapwise.tuning.refit import Winner, pending, refit, refit_folder, refit_spec, shipped
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, median_epoch, standings
-from gapwise.tuning.space import check_space, trial_spec
+from gapwise.tuning.space import check_space, default_values, trial_spec
 from gapwise.tuning.trial import Place
 
 FORMAT_VERSION = 1
@@ -94,7 +95,8 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
     """Whether `open_study` would succeed; writes nothing.
 
     Raises StudyError for a name that cannot be a folder's, a name in use without `resume`, for nothing to resume, and
-    for another space or dataset, saying what differs. The number of trials may grow.
+    for another space or dataset, saying what differs, SpecError or DataError for a text encoder that is not there or
+    does not fit the dataset. The number of trials may grow.
     """
     if not _NAME.fullmatch(name):
         raise StudyError(
@@ -102,6 +104,8 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
         )
     check_space(space)
     refuse_foreign_metric(space.train.objective, dataset.manifest.shape())
+    for arm in space.arm_names():
+        read_shape(trial_spec(space, arm, default_values(space, arm), seed=space.seed).model, dataset)
     file = folder / STUDY_FILE
     asked = _asked(space, dataset)
     if not file.exists():
