@@ -78,10 +78,14 @@ def describe(folder: Path) -> TokenShape:
 @lru_cache(maxsize=4)
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in `folder`. Raises SpecError if there is none."""
+    refused = SpecError("no readable tokenizer here", where=str(folder), allowed=_FORMS)
     try:
-        return _transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = _transformers().AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SpecError("no readable tokenizer here", where=str(folder), allowed=_FORMS) from error
+        raise refused from error
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # Without its vocabulary's file one still comes, and is empty.
+        raise refused
+    return tokenizer
 
 
 def longest_input(folder: Path) -> int | None:
@@ -139,6 +143,15 @@ def load_encoder(path: str, shape: TokenShape) -> nn.Module:
         model.pooler = None  # Token states are read; an idle pooler would be parameters without gradient.
     encoder: nn.Module = model
     return encoder
+
+
+def checkpoint_activations(model: Any) -> None:
+    """Have the encoder compute its activations twice, in training mode. Raises SpecError for one that cannot."""
+    if not getattr(model, "supports_gradient_checkpointing", False):
+        raise SpecError(f"{type(model).__name__} cannot do it", where="model.text.gradient_checkpointing")
+    # The second name is that of the first releases of transformers 5.
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
 
 
 def _silent(config: Any) -> Any:

@@ -40,7 +40,7 @@ class TextEncoder(nn.Module):
         model: Any = pretrained.load_encoder(text.path, shape.tokens)
         states = int(model.config.hidden_size)
         if text.gradient_checkpointing:
-            model.gradient_checkpointing_enable({"use_reentrant": False})
+            pretrained.checkpoint_activations(model)
         self.pretrained: Frozen | Finetuned
         if text.mode == "finetuned":
             self.pretrained = Finetuned(model, text.lr, noisy=not text.gradient_checkpointing)
