@@ -17,13 +17,13 @@ import pytest
 import torch
 
 from gapwise.data.batch import ModalityBatch, hide
-from gapwise.data.shape import DataShape
+from gapwise.data.shape import DataShape, TokenShape
 from gapwise.data.store import Dataset, statistics
 from gapwise.data.tokens import token_statistics
 from gapwise.errors import CheckpointError, DataError, SpecError
 from gapwise.models import pretrained
 from gapwise.models.ablations import ABLATIONS, ablate
-from gapwise.models.blocks.text import CallersDropout
+from gapwise.models.blocks.text import CallersDropout, Finetuned, encode
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, Loss, MultimodalModel, Quiet, SeededNoise
 from gapwise.models.reading import own_weights, read_shape
@@ -33,6 +33,7 @@ from gapwise.spec.text import TextSpec
 from gapwise.spec.train import TrainSpec
 from gapwise.testing.model_contract import differentiate
 from gapwise.testing.texts import UNKNOWN, WORDS, spoken, spoken_splits, tiny_encoder, write_spoken
+from gapwise.training.precision import autocast
 
 MODELS = (LateFusionSpec, PromiseSpec, PrlfSpec)
 MODES = ("frozen", "prompted", "finetuned")
@@ -237,6 +238,16 @@ class TestDropout:
         torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_bf16_autocast_gives_finite_gradients(mode, encoder, dataset):
+    model, shape = build(spec_of(PromiseSpec, mode, encoder), dataset)
+    with autocast("bf16", torch.device("cpu")):
+        loss = loss_of(model, complete_batch(dataset, shape))
+    differentiate(loss)
+    assert loss.total.isfinite()
+    assert all(part.grad.isfinite().all() for part in model.parameters())
+
+
 class TestBuilding:
     def test_a_missing_folder_is_one_clear_error(self, dataset, tmp_path):
         spec = spec_of(LateFusionSpec, "frozen", tmp_path / "nowhere")
@@ -329,6 +340,34 @@ class TestBuilding:
 
         assert torch.equal(torch.random.get_rng_state(), before)
         assert all(torch.equal(*pair) for pair in zip(first.parameters(), second.parameters(), strict=True))
+
+
+SIZES = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+FAMILIES = {
+    "RobertaConfig": {**SIZES, "intermediate_size": 32, "max_position_embeddings": 40},
+    "DistilBertConfig": {"vocab_size": 50, "dim": 16, "n_layers": 2, "n_heads": 2, "hidden_dim": 32},
+    "DebertaV2Config": {**SIZES, "intermediate_size": 32, "max_position_embeddings": 40},
+    "T5Config": {"vocab_size": 50, "d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 2, "num_heads": 2},
+    "Qwen3Config": {**SIZES, "intermediate_size": 32, "num_key_value_heads": 2, "head_dim": 8},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_other_families_of_encoders_do_as_well(family):
+    import transformers
+
+    written = getattr(transformers, family)(**FAMILIES[family]).to_json_string(use_diff=False)
+    shape = TokenShape(vocabulary=50, unknown=3, opening=1, closing=2, config=json.loads(written), digest="")
+    model = pretrained.load_encoder("not read", shape)
+    ids_BT, attend_BT = torch.randint(5, 50, (3, 9)), torch.arange(9) < torch.tensor([[5], [4], [5]])
+
+    for prefix in (None, torch.randn(2, model.config.hidden_size)):
+        short, long = (encode(model, ids_BT[:, :steps], attend_BT[:, :steps], prefix) for steps in (5, 9))
+        torch.testing.assert_close(short[attend_BT[:, :5]], long[attend_BT], rtol=1e-4, atol=1e-5)
+
+    finetuned = Finetuned(model, 1e-4, noisy=True)
+    finetuned(ids_BT, attend_BT, None, torch.nn.functional.silu).square().sum().backward()
+    assert all(part.grad is not None for part in finetuned.parameters())
 
 
 class TestMiniLM:

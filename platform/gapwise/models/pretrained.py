@@ -156,7 +156,7 @@ def checkpoint_activations(model: Any) -> None:
 
 def _silent(config: Any) -> Any:
     for name, value in vars(config).items():
-        if ("dropout" in name or "drop" in name.split("_")) and isinstance(value, float):
+        if "drop" in name and isinstance(value, float):
             setattr(config, name, 0.0)
     config.use_cache = False
     return config
