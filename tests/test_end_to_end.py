@@ -95,6 +95,11 @@ def test_data_in_champions_by_missing_rate_out(source: str, tmp_path: Path) -> N
     judged = gapwise("evaluate", "models:/it@champion-mr30", "--data", "D", "--mask-seeds", "3", cwd=tmp_path)
     assert judged["dataset_fingerprint"] == made["fingerprint"]
     assert judged["baseline"]["conditions"]["0.3"]["mae"]["mean"] > 0
+    optima = [judged["optimum"], judged["plugin_optimum"]]
+    if source == "synthetic":
+        assert all(0.3 < one["conditions"]["0.3"]["mae"]["mean"] < 0.6 for one in optima)
+    else:
+        assert optima == [None, None]
     command = [sys.executable, "-c", REPRODUCE, "models:/it@champion-mr30", "D"]
     environment = _environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/.gapwise/mlflow.db"}
     ran = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)

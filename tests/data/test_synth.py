@@ -4,13 +4,16 @@ Nothing is faked. Correlations are measured on a larger draw of the same preset,
 """
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 
+from gapwise.data.drawing import draw_directions, generate, generate_truth
+from gapwise.data.presets import MOSI_LIKE_50, PRESETS, SMALL, find_preset, preset_from_json
 from gapwise.data.store import open_dataset
-from gapwise.data.synth import SMALL, SYNTHETIC_FILE, draw_directions, find_preset, generate, synthesise
+from gapwise.data.synth import SYNTHETIC_FILE, read_task, synthesise
+from gapwise.data.truth import TRUTH_FILE, pack, read_truth
 from gapwise.errors import DataError
 
 
@@ -143,3 +146,123 @@ def test_irony_shows_in_audio_and_only_as_often_as_stated(many):
 
     assert shown.mean() == pytest.approx(SMALL.irony * SMALL.irony_strength, abs=0.04)
     assert shown.std() == pytest.approx(np.sqrt(1.5**2 + 0.1 * 0.9), abs=0.03)
+
+
+def test_the_small_dataset_of_seed_0_is_the_one_it_always_was(tmp_path):
+    manifest = synthesise("small", tmp_path / "d", 0)
+
+    assert manifest.fingerprint == "9a184d1274def483fb6f5c202534704c50ca2aab6a52b8302e23cf388b55165c"
+
+
+def test_a_larger_training_split_begins_with_the_smaller_one_and_leaves_the_others_alone():
+    thin = {name: replace(one, dim=3) for name, one in MOSI_LIKE_50.modalities.items()}
+    smaller = generate(replace(MOSI_LIKE_50, modalities=thin), 0)
+    larger = generate(replace(find_preset("mosi-like-50", "5k"), modalities=thin), 0)
+
+    assert (len(smaller["train"]), len(larger["train"])) == (1284, 5000)
+    for split, cut in (("train", 1284), ("valid", 229), ("test", 686)):
+        first = larger[split].rows(0, cut)
+        assert (first.ids, first.groups) == (smaller[split].ids, smaller[split].groups)
+        np.testing.assert_array_equal(first.labels, smaller[split].labels)
+        for name, modality in smaller[split].modalities.items():
+            np.testing.assert_array_equal(first.modalities[name].values, modality.values)
+    assert len(larger["test"]) == 686
+
+
+def test_blocks_are_drawn_apart():
+    thin = {name: replace(one, dim=3) for name, one in MOSI_LIKE_50.modalities.items()}
+    train = generate(replace(MOSI_LIKE_50, modalities=thin), 0)["train"]
+
+    assert not np.array_equal(train.labels[:512], train.labels[512:1024])
+
+
+@pytest.mark.parametrize(("preset", "size"), [("small", "5k"), ("mosi-like-50", "6k")])
+def test_a_size_that_a_preset_has_not_is_refused(preset, size):
+    with pytest.raises(DataError, match=f"{preset}.*no size '{size}'.*allowed: "):
+        find_preset(preset, size)
+
+
+def test_every_preset_survives_a_way_through_json():
+    for preset in PRESETS.values():
+        assert preset_from_json(json.loads(json.dumps(asdict(preset)))) == preset
+
+
+def test_json_that_is_no_preset_is_refused():
+    with pytest.raises(DataError, match="not the parameters of a synthetic preset"):
+        preset_from_json({"name": "x", "modalities": {}})
+
+
+def test_the_truth_beside_the_dataset_is_what_the_samples_were_drawn_with(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+    train = open_dataset(tmp_path / "d").train
+
+    truth = read_truth(train)
+
+    assert truth.irony.mean() == pytest.approx(SMALL.irony, abs=0.05)
+    directions, drawn = draw_directions(SMALL), generate(SMALL, 0)["train"]
+    for name, modality in SMALL.modalities.items():
+        sign = np.where(truth.irony & (name == "text"), -1, 1)
+        lengths = train.lengths[name]
+        along = drawn.modalities[name].values @ directions.label[name]
+        noise = along - np.repeat(modality.amplitude * sign * train.labels, lengths)
+        scaled = noise / np.repeat(truth.sigma[name], lengths)
+        assert scaled.std() == pytest.approx(1, abs=4.5 / np.sqrt(2 * len(scaled)))
+        assert set(truth.sigma[name].tolist()) == set(modality.noise_levels)
+
+
+def test_the_truth_is_no_part_of_the_fingerprint_and_needed_by_nothing_else(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+    (tmp_path / "d" / TRUTH_FILE).unlink()
+
+    train = open_dataset(tmp_path / "d", verify=True).train
+
+    with pytest.raises(DataError, match=r"no truth\.npz here"):
+        read_truth(train)
+
+
+def test_a_broken_truth_is_one_clear_error(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+    (tmp_path / "d" / TRUTH_FILE).write_bytes(b"not a zip file")
+
+    with pytest.raises(DataError, match=r"truth\.npz: cannot be read"):
+        read_truth(open_dataset(tmp_path / "d").train)
+
+
+def test_the_truth_of_another_dataset_is_refused(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+    truths = {"train": generate_truth(SMALL, "valid", 0)}
+    (tmp_path / "d" / TRUTH_FILE).write_bytes(pack(truths))
+
+    with pytest.raises(DataError, match="not of the 400 samples of train"):
+        read_truth(open_dataset(tmp_path / "d").train)
+
+
+def test_a_dataset_knows_the_task_it_was_drawn_from(tmp_path):
+    synthesise("small", tmp_path / "d", 5)
+
+    task = read_task(open_dataset(tmp_path / "d"))
+
+    assert task is not None and task.preset == SMALL
+    np.testing.assert_array_equal(task.directions.irony, draw_directions(SMALL).irony)
+
+
+def test_parameters_that_are_not_the_dataset_s_own_are_refused(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+    path = tmp_path / "d" / SYNTHETIC_FILE
+    path.write_text(path.read_text().replace('"irony": 0.1', '"irony": 0.2'))
+
+    with pytest.raises(DataError, match="not what this dataset was drawn with"):
+        read_task(open_dataset(tmp_path / "d"))
+
+
+def test_a_dataset_without_parameters_has_no_task(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+    (tmp_path / "d" / SYNTHETIC_FILE).unlink()
+
+    assert read_task(open_dataset(tmp_path / "d")) is None
+
+
+def test_no_scratch_is_left_behind(tmp_path):
+    synthesise("small", tmp_path / "d", 0)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["d"]

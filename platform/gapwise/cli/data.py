@@ -10,17 +10,18 @@ from gapwise.cli.output import JsonOption, print_json, print_table, stdout
 app = typer.Typer(help="Make, import and check datasets.", no_args_is_help=True)
 
 
-@app.command(epilog="Example:  `gapwise data synth data/small --preset small --seed 0`")
+@app.command(epilog="Example:  `gapwise data synth data/16k --preset mosi-like-50 --size 16k`")
 def synth(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; it must not exist yet.")],
-    preset: Annotated[str, typer.Option(help="Which synthetic task.")] = "small",
+    preset: Annotated[str, typer.Option(help="small, mosi-like-50, mosi-like or large.")] = "small",
+    size: Annotated[str, typer.Option(help="A larger training split: 5k or 16k, for mosi-like-50.")] = "",
     seed: Annotated[int, typer.Option(help="Same seed, same dataset.", min=0)] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Write a synthetic dataset whose best possible predictions are known."""
     from gapwise.data.synth import synthesise
 
-    synthesise(preset, out, seed)
+    synthesise(preset, out, seed, size)
     _show(out, as_json)
 
 

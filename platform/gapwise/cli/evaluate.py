@@ -1,4 +1,4 @@
-"""`gapwise evaluate`: the robustness grid of a trained model, with floor and baseline beside every number."""
+"""`gapwise evaluate`: the robustness grid of a trained model, with floor, baseline and optima beside it."""
 
 from typing import Annotated, Any
 
@@ -55,7 +55,7 @@ def evaluate(
     beside = locate(tracking, baseline) if baseline else baseline_of(tracking, model)
     chosen = dataset.split(split, reason=f"evaluate {model}")
     body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=mask_seeds)
-    print_json(body) if as_json else _show(model, body)
+    print_json(body) if as_json else show(model, body)
 
 
 def _protocol(own: ProtocolSpec, name: str | None, chosen: tuple[float, ...] | None) -> ProtocolSpec:
@@ -70,18 +70,47 @@ def _protocol(own: ProtocolSpec, name: str | None, chosen: tuple[float, ...] | N
 _SHOWN = ("mae", "acc2_non0", "acc2_has0", "f1_non0", "corr", "acc7", "accuracy", "macro_recall", "f1_weighted")
 
 
-def _show(model: str, body: dict[str, Any]) -> None:
+def show(model: str, body: dict[str, Any]) -> None:
+    """What `judge` said, as tables."""
     grid = body.get("rates") or body["subsets"]
     metrics = [name for name in _SHOWN if name in body["mean"]]
-    rows = [[key, *(figure(row[name]["mean"], row[name]["sd"]) for name in metrics)] for key, row in grid.items()]
-    rows.append(["mean", *(figure(body["mean"][name]["mean"], body["mean"][name]["sd"]) for name in metrics)])
+    rows = [[key, *_figures(row, metrics)] for key, row in [*grid.items(), ("mean", body["mean"])]]
     if body["baseline"] is not None:
-        rows += [
-            [f"late_fusion {key}", *(figure(row[name]["mean"], row[name]["sd"]) for name in metrics)]
-            for key, row in [*body["baseline"]["conditions"].items(), ("mean", body["baseline"]["mean"])]
-        ]
+        beside = [*body["baseline"]["conditions"].items(), ("mean", body["baseline"]["mean"])]
+        rows += [[f"late_fusion {key}", *_figures(row, metrics)] for key, row in beside]
+    for key, name in _OPTIMA.items():
+        if body[key] is not None:
+            rows.append([f"{name} mean", *_figures(body[key]["mean"], metrics)])
     rows.append(["floor", *(figure(body["floor"][name]) for name in metrics)])
     caption = f"mean ± sd over {body['mask_seeds']} mask seeds; floor: the best constant answer"
     print_table(
         f"{model} on {body['split']}, protocol {body['protocol']}", ["missing", *metrics], rows, caption=caption
     )
+    if body["optimum"] is not None:
+        _show_optima(grid, body)
+
+
+def _figures(row: dict[str, Any], metrics: list[str]) -> list[str]:
+    return [figure(row[name]["mean"], row[name]["sd"]) for name in metrics]
+
+
+_OPTIMA = {"optimum": "optimum", "plugin_optimum": "plug-in"}
+_OPTIMA_CAPTION = (
+    "optimum: the best possible expected score on these masks, known because the data are synthetic; plug-in: the same "
+    "form fitted on the training split, a strong reference and no bound; excess: how far the model's MAE lies above"
+)
+
+
+def _show_optima(grid: dict[str, Any], body: dict[str, Any]) -> None:
+    """MAE of the model, the optimum and the plug-in optimum, with the model's excess over each, by condition."""
+    columns = ["missing", "mae"] + [column for name in _OPTIMA.values() for column in (name, "excess", "in %")]
+    whole = {key: {**body[key]["conditions"], "mean": body[key]["mean"]} for key in _OPTIMA}
+    rows = []
+    for condition, row in [*grid.items(), ("mean", body["mean"])]:
+        mae = row["mae"]["mean"]
+        best = [whole[key][condition]["mae"]["mean"] for key in _OPTIMA]
+        compared = [
+            cell for one in best for cell in (figure(one), f"{mae - one:+.3f}", f"{100 * (mae / one - 1):+.1f}")
+        ]
+        rows.append([condition, figure(mae), *compared])
+    print_table("MAE beside the synthetic task's optima", columns, rows, caption=_OPTIMA_CAPTION)

@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from gapwise.data.arrays import ModalityArrays, SplitArrays, check_split, check_together, shared_groups
+from gapwise.data.arrays import Floats, ModalityArrays, SplitArrays, check_split, check_together, shared_groups
 from gapwise.data.fingerprint import overall_fingerprint, part_digest, sample_digests, split_fingerprint
 from gapwise.data.manifest import (
     MANIFEST_FILE,
@@ -33,6 +33,7 @@ from gapwise.data.parts import write_part
 from gapwise.data.shape import Task
 from gapwise.errors import DataError
 
+_FRAMES_AT_ONCE = 1 << 14
 _STANDARD_RANGES = ((-1.0, 1.0), (-3.0, 3.0))
 
 Splits = Mapping[str, SplitArrays]
@@ -55,8 +56,8 @@ class WriteOptions:
     """Rows of one Arrow file; no part of the identity."""
     origin: str = ""
     """What errors about the content begin with: the file that was imported."""
-    extras: Mapping[str, str] = field(default_factory=dict)
-    """Further text files for the folder, by name."""
+    extras: Mapping[str, bytes] = field(default_factory=dict)
+    """Further files for the folder, by name; no part of the identity."""
 
 
 def write_dataset(splits: Splits, out: Path, options: WriteOptions) -> Manifest:
@@ -107,13 +108,19 @@ def _repair(splits: Splits, *, strict: bool, origin: str) -> tuple[dict[str, Spl
 
 
 def _repair_modality(modality: ModalityArrays) -> tuple[ModalityArrays, dict[int, int]]:
-    finite_FD = np.isfinite(modality.values)
-    if finite_FD.all():
+    if _all_finite(modality.values):
         return modality, {}
+    finite_FD = np.isfinite(modality.values)
     bad_D = (~finite_FD).sum(axis=0)
     zero = modality.values.dtype.type(0)
     values = np.where(finite_FD, modality.values, zero)
     return replace(modality, values=values), {int(column): int(bad_D[column]) for column in np.flatnonzero(bad_D)}
+
+
+def _all_finite(values: Floats) -> bool:
+    """In blocks: values may be mapped from a file that memory does not hold."""
+    blocks = range(0, len(values), _FRAMES_AT_ONCE)
+    return all(bool(np.isfinite(values[start : start + _FRAMES_AT_ONCE]).all()) for start in blocks)
 
 
 def _manifest(
@@ -208,8 +215,8 @@ def _write_atomically(splits: Splits, manifest: Manifest, out: Path, options: Wr
     building.mkdir()
     try:
         _write_parts(splits, manifest, building)
-        for name, text in options.extras.items():
-            (building / name).write_text(text, encoding="utf-8")
+        for name, content in options.extras.items():
+            (building / name).write_bytes(content)
         write_manifest(manifest, building)
         _publish(building, out, manifest)
     finally:

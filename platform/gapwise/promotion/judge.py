@@ -1,4 +1,4 @@
-"""Judging a trained model on a split: the robustness grid with floor and baseline, as plain values for JSON."""
+"""Judging a trained model on a split: the robustness grid with floor, baseline and optima, as plain values for JSON."""
 
 from typing import Any
 
@@ -7,9 +7,12 @@ import torch
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape
 from gapwise.data.store import Dataset, Split
+from gapwise.data.synth import read_task
 from gapwise.errors import DataError
 from gapwise.evaluation.grid import Grid, robustness_grid
 from gapwise.evaluation.metrics import floor
+from gapwise.evaluation.optimum import exact_form, optimal_grid
+from gapwise.evaluation.plugin import fit_form
 from gapwise.models.saved import ModelFolder, rebuild
 from gapwise.promotion.aliases import BASELINE_ALIAS
 from gapwise.spec.protocol import ProtocolSpec
@@ -36,7 +39,10 @@ def judge(
     split: Split,
     mask_seeds: int,
 ) -> dict[str, Any]:
-    """What `gapwise evaluate --json` prints. Raises DataError for a dataset that is not of the model's kind."""
+    """What `gapwise evaluate --json` prints. Raises DataError for a dataset that is not of the model's kind.
+
+    Both optima are None where the data are not synthetic, so that nobody knows them.
+    """
     for one in (model, baseline) if baseline is not None else (model,):
         _same_shape(one, dataset)
     grid = _grid(model, split, protocol, mask_seeds)
@@ -48,11 +54,23 @@ def judge(
         "subsets" if protocol.name == "modalities" else "rates": grid.table(),
         "mean": grid.mean(),
         "floor": dict(floor(dataset.train.labels, split.labels, dataset.manifest.shape())),
-        "baseline": None if beside is None else {"conditions": beside.table(), "mean": beside.mean()},
-        "optimum": None,
-        "plugin_optimum": None,
+        "baseline": None if beside is None else _tables(beside),
+        **_optima(dataset, split, protocol, mask_seeds),
         "dataset_fingerprint": dataset.manifest.fingerprint,
     }
+
+
+def _optima(dataset: Dataset, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> dict[str, Any]:
+    task = read_task(dataset)
+    if task is None:
+        return {"optimum": None, "plugin_optimum": None}
+    forms = {"optimum": exact_form(task), "plugin_optimum": fit_form(dataset.train, task.preset)}
+    seeds = range(1, mask_seeds + 1)
+    return {name: _tables(optimal_grid(form, split, protocol, seeds)) for name, form in forms.items()}
+
+
+def _tables(grid: Grid) -> dict[str, Any]:
+    return {"conditions": grid.table(), "mean": grid.mean()}
 
 
 def _same_shape(model: ModelFolder, dataset: Dataset) -> None:
