@@ -386,7 +386,7 @@ def test_tampered_weights_are_refused(refuse: Refuse, model: Path, small: Path, 
 
 
 def test_a_run_that_does_not_exist_cannot_be_resumed(refuse: Refuse, small: Path) -> None:
-    assert "to resume" in refuse("train", TRAIN, "--data", small, "--resume", "0" * 32)
+    assert "there is no run to continue" in refuse("train", TRAIN, "--data", small, "--resume", "0" * 32)
 
 
 def test_an_unknown_study_is_refused(refuse: Refuse) -> None:

@@ -18,8 +18,18 @@ SPACE = Path(__file__).parents[2] / "search_spaces" / "smoke.yaml"
 
 SURFACE = {
     "": ["--help", "--install-completion", "--show-completion", "--version"],
-    "data synth": ["--help", "--json", "--preset", "--seed"],
-    "data import": ["--format", "--help", "--json", "--modality", "--name", "--out", "--strict", "--task"],
+    "data synth": ["--help", "--json", "--preset", "--seed", "--size"],
+    "data import": [
+        "--format",
+        "--help",
+        "--json",
+        "--label-range",
+        "--modality",
+        "--name",
+        "--out",
+        "--strict",
+        "--task",
+    ],
     "data check": ["--help", "--json"],
     "train": ["--address", "--data", "--help", "--json", "--resume", "--set", "--workers"],
     "tune": [

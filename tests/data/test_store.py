@@ -13,6 +13,7 @@ import torch
 
 from gapwise.data.check import check, summary
 from gapwise.data.exposure import EXPOSURE_FILE
+from gapwise.data.manifest import read_manifest, write_manifest
 from gapwise.data.store import Split, TestSplit, TrainSplit, ValidationSplit, open_dataset, statistics
 from gapwise.errors import DataError
 
@@ -229,10 +230,20 @@ def test_a_part_outside_the_folder_is_refused(draw_splits, write, tmp_path):
 
 def test_an_overall_fingerprint_that_does_not_follow_is_refused(draw_splits, write, tmp_path):
     write(draw_splits(), tmp_path / "d")
-    edit_manifest(tmp_path / "d", fingerprint="0" * 64)
+    manifest = read_manifest(tmp_path / "d")
+    write_manifest(manifest.model_copy(update={"fingerprint": "0" * 64}), tmp_path / "d")
 
     with pytest.raises(DataError, match="overall fingerprint"):
         open_dataset(tmp_path / "d", verify=True)
+
+
+@pytest.mark.parametrize("edit", [{"label_range": [-1.0, 1.0]}, {"name": "other"}, {"repaired": {"text[0]": 3}}])
+def test_a_manifest_that_was_edited_by_hand_is_refused(draw_splits, write, tmp_path, edit):
+    write(draw_splits(), tmp_path / "d")
+    edit_manifest(tmp_path / "d", **edit)
+
+    with pytest.raises(DataError, match="it was edited"):
+        open_dataset(tmp_path / "d")
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "3"])

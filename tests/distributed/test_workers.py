@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from gapwise.distributed.train import train_run
-from gapwise.errors import CheckpointError, DataError
+from gapwise.data.store import open_dataset
+from gapwise.data.synth import synthesise
+from gapwise.distributed.train import check_train, train_run
+from gapwise.errors import CheckpointError, DataError, SpecError
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.train import TrainSpec
 
@@ -57,12 +59,25 @@ def test_a_run_is_reported_epoch_by_epoch_and_leaves_a_model(ray_cluster: None, 
     assert not list((tmp_path / "run").glob("resume*"))
 
 
-def test_a_folder_of_another_spec_is_refused(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_continued_is_refused_before_anything_is_written(small: Path, tmp_path: Path) -> None:
+    spec, dataset = spec_of("late_fusion"), open_dataset(small)
+    synthesise("small", tmp_path / "other", 1)
     folder = tmp_path / "run"
+    with pytest.raises(CheckpointError, match="there is no run to continue"):
+        check_train(spec, dataset, workers=1, resume=folder)
     folder.mkdir()
-    (folder / "spec.json").write_text(spec_of("late_fusion", seed=5).model_dump_json())
+    record = {"spec": spec.model_dump(mode="json"), "dataset": dataset.manifest.fingerprint}
+    (folder / "run.json").write_text(json.dumps(record))
+    check_train(spec, dataset, workers=1, resume=folder)
     with pytest.raises(CheckpointError, match="another spec"):
-        run(spec_of("late_fusion"), small, folder, 1)
+        check_train(spec_of("late_fusion", seed=5), dataset, workers=1, resume=folder)
+    with pytest.raises(CheckpointError, match="another dataset"):
+        check_train(spec, open_dataset(tmp_path / "other"), workers=1, resume=folder)
+    (folder / "model").mkdir()
+    with pytest.raises(CheckpointError, match="this run is finished"):
+        check_train(spec, dataset, workers=1, resume=folder)
+    with pytest.raises(SpecError, match="200 workers leave one without samples"):
+        check_train(spec, dataset, workers=200, resume=None)
 
 
 def test_a_users_error_in_a_worker_stays_a_users_error(ray_cluster: None, small: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ are written by hand, so that each test decides what beats what. One store serves
 registered name.
 """
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from gapwise.data.store import open_dataset, statistics
+from gapwise.errors import RegistryError
 from gapwise.models.saved import load_model_folder, save_model
 from gapwise.promotion.champions import champions
 from gapwise.promotion.promote import promote
@@ -123,7 +125,7 @@ def make_result(small: Path, folder: Path, tracking: Tracking) -> MakeResult:
 
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
-    return str(request.node.name)
+    return re.sub(r"[^a-z0-9_]", "", request.node.name)
 
 
 WINS, LOSES = {"0.0": 1.0, "0.3": 1.1}, {"0.0": 1.2, "0.3": 1.3}
@@ -246,6 +248,19 @@ def test_the_same_study_on_other_data_is_another_version(
     elsewhere = {"dataset": "d2", "train": "t2", "valid": "v2", "test": "e2"}
     new = promote(tracking, make_result("one", WINS, LOSES, fingerprints=elsewhere), folder, name, dry_run=False)
     assert registry.version_of(tracking, name, str(new[0].version)).facts["valid_fingerprint"] == "v2"
+
+
+@pytest.mark.parametrize(
+    "changes", [{"dataset": "other"}, {"protocol": ProtocolSpec(mask_visible=False, rates=(0.0, 0.3))}]
+)
+def test_a_name_belongs_to_one_dataset_and_protocol(
+    make_result: MakeResult, tracking: Tracking, folder: Path, name: str, changes: dict[str, Any]
+) -> None:
+    promote(tracking, make_result("one", WINS, LOSES), folder, name, dry_run=False)
+    before = registry.aliases(tracking, name)
+    with pytest.raises(RegistryError, match=r"has champions of another (dataset|ground)"):
+        promote(tracking, make_result("two", WINS, LOSES, **changes), folder, name, dry_run=False)
+    assert registry.aliases(tracking, name) == before
 
 
 def test_weights_that_were_changed_since_the_refit_are_never_registered(

@@ -145,7 +145,7 @@ class TestValues:
     def test_an_unknown_arm_is_refused_with_the_known_ones(self, refusal):
         message = refusal("question: q\narms: {promis: }", kind=SearchSpec)
 
-        assert message.startswith("FILE: arms.promis: ") and "'promise', 'prlf' or 'late_fusion'" in message
+        assert message.startswith("FILE: arms.promis: ") and "promise, prlf, late_fusion" in message
 
     def test_an_objective_at_one_rate_needs_that_rate_on_the_grid(self, refusal):
         assert "protocol.rates [0.0, 0.5], got 0.3" in refusal(

@@ -20,6 +20,7 @@ import pytest
 
 from gapwise.data.batch import hide
 from gapwise.data.loading import as_tensors
+from gapwise.data.manifest import write_manifest
 from gapwise.data.protocols import build_protocol
 from gapwise.data.rows import to_rows
 from gapwise.data.store import Dataset, open_dataset, statistics
@@ -185,11 +186,12 @@ def test_nothing_pickled_is_stored_with_a_registered_model(registered: Registere
 
 
 def test_a_model_is_not_judged_on_data_of_another_kind(registered: Registered, tmp_path: Path) -> None:
-    manifest = json.loads((registered.dataset.folder / "dataset.json").read_text())
+    manifest = registered.dataset.manifest
     shutil.copytree(registered.dataset.folder, tmp_path / "other")
-    first = sorted(manifest["modalities"])[0]
-    manifest["modalities"][first]["dim"] += 1
-    (tmp_path / "other" / "dataset.json").write_text(json.dumps(manifest))
+    first = sorted(manifest.modalities)[0]
+    wider = manifest.modalities[first].model_copy(update={"dim": manifest.modalities[first].dim + 1})
+    changed = manifest.model_copy(update={"modalities": {**manifest.modalities, first: wider}})
+    write_manifest(changed, tmp_path / "other")
     other = open_dataset(tmp_path / "other")
     with pytest.raises(Exception, match=r"regression on .*allowed: the model's regression on "):
         judge(

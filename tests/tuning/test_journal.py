@@ -7,14 +7,15 @@ from pathlib import Path
 import optuna
 import pytest
 
+from gapwise.distributed.lock import DriverLock
 from gapwise.errors import StudyError
-from gapwise.tuning.journal import StudyLock, open_journal, repair
+from gapwise.tuning.journal import open_journal, repair
 
 HOLDER = """
 import sys
 from pathlib import Path
-from gapwise.tuning.journal import StudyLock
-with StudyLock(Path(sys.argv[1])):
+from gapwise.distributed.lock import DriverLock
+with DriverLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
 """
@@ -80,14 +81,14 @@ def holding(folder: Path) -> "subprocess.Popen[str]":
 
 def test_a_second_driver_is_refused_by_name_of_the_first_and_admitted_when_it_dies(tmp_path: Path) -> None:
     with holding(tmp_path) as owner:
-        with pytest.raises(StudyError, match=f"another driver is running this study: process {owner.pid} since"):
-            StudyLock(tmp_path).__enter__()
+        with pytest.raises(StudyError, match=f"another driver is running this: process {owner.pid} since"):
+            DriverLock(tmp_path).__enter__()
         owner.kill()
-    with StudyLock(tmp_path):
+    with DriverLock(tmp_path):
         assert "process" in (tmp_path / "driver.lock").read_text()
 
 
 def test_a_driver_that_leaves_frees_the_study(tmp_path: Path) -> None:
     for _ in range(2):
-        with StudyLock(tmp_path):
+        with DriverLock(tmp_path):
             pass

@@ -39,18 +39,18 @@ def test_a_score_that_grows_with_quality_is_ranked_downwards(make_finished: Make
     worse = make_finished({"0.0": 0.6}, number=0, metric="corr")
     better = make_finished({"0.0": 0.7}, number=1, metric="corr")
     assert chosen_again([worse, better], "corr", top_k=1, cap=9) == [1]
-    rows = standings([worse, better], "corr")["0.0"]
+    rows = standings([worse, better], "corr", 1)["0.0"]
     assert [row.source for row in rows] == [1, 0]
 
 
 def test_a_standing_is_the_mean_and_deviation_over_seeds(make_finished: MakeFinished) -> None:
     seeds = [make_finished({"0.3": value}, number=n, source=7, seed=n) for n, value in enumerate((1.0, 2.0, 3.0))]
-    (row,) = standings(seeds, "mae")["0.3"]
+    (row,) = standings(seeds, "mae", 3)["0.3"]
     assert (row.arm, row.source, row.mean, row.sd, row.seeds) == ("prlf", 7, 2.0, 1.0, 3)
 
 
 def test_one_seed_has_no_deviation(make_finished: MakeFinished) -> None:
-    assert standings([make_finished({"0.3": 1.0})], "mae")["0.3"][0].sd == 0.0
+    assert standings([make_finished({"0.3": 1.0})], "mae", 1)["0.3"][0].sd == 0.0
 
 
 def test_seeds_that_failed_leave_the_others_standing(make_finished: MakeFinished) -> None:
@@ -59,21 +59,30 @@ def test_seeds_that_failed_leave_the_others_standing(make_finished: MakeFinished
         make_finished({"0.3": 1.0}, number=1, source=7),
         make_finished({"0.3": 0.5}, number=2, arm="late_fusion", source=0),
     ]
-    rows = standings(runs, "mae")["0.3"]
+    rows = standings(runs, "mae", 1)["0.3"]
     assert [(row.arm, row.seeds) for row in rows] == [("late_fusion", 1), ("prlf", 1)]
+
+
+def test_one_lucky_seed_does_not_beat_a_configuration_that_finished_all(make_finished: MakeFinished) -> None:
+    runs = [
+        make_finished({"0.3": 0.1}, number=0, source=7, seed=1),
+        make_finished({}, number=1, source=7, seed=2, state="failed"),
+        *(make_finished({"0.3": 0.9}, number=2 + seed, source=8, seed=seed) for seed in (1, 2)),
+    ]
+    assert [row.source for row in standings(runs, "mae", 2)["0.3"]] == [8, 7]
 
 
 def test_equal_means_are_ordered_by_name_so_that_the_winner_does_not_depend_on_who_ended_first(
     make_finished: MakeFinished,
 ) -> None:
     runs = [make_finished({"0.3": 1.0}, number=n, source=source) for n, source in enumerate((9, 3))]
-    assert [row.source for row in standings(runs, "mae")["0.3"]] == [3, 9]
-    assert standings(runs, "mae") == standings(runs[::-1], "mae")
+    assert [row.source for row in standings(runs, "mae", 1)["0.3"]] == [3, 9]
+    assert standings(runs, "mae", 1) == standings(runs[::-1], "mae", 1)
 
 
 def test_no_finished_run_gives_an_empty_table(make_finished: MakeFinished) -> None:
-    assert standings([], "mae") == {}
-    assert standings([make_finished({}, state="failed")], "mae") == {}
+    assert standings([], "mae", 1) == {}
+    assert standings([make_finished({}, state="failed")], "mae", 1) == {}
 
 
 def test_the_lower_median_seed_ships_and_ties_go_to_the_first() -> None:

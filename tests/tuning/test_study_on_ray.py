@@ -4,18 +4,25 @@ The space is the smallest that still has two arms, both phases and a refit.
 """
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+import yaml
 
 from gapwise.data.store import open_dataset
+from gapwise.distributed.side_by_side import run_all
 from gapwise.models.saved import load_model_folder
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
 from gapwise.tuning.result import StudyResult, load_result
 from gapwise.tuning.study import StudyPlan, open_study, run_study
 from gapwise.tuning.trial import Place
@@ -110,3 +117,45 @@ def test_a_finished_study_may_grow(ray_cluster: None, small: Path, tmp_path: Pat
     assert grown.arms["prlf"]["complete"] == 2
     journal = [json.loads(line) for line in (folder / "journal.log").read_text().splitlines()]
     assert journal, "the journal is whole lines of JSON"
+
+
+def test_ctrl_c_stops_a_study_that_then_goes_on(small: Path, tmp_path: Path) -> None:
+    """A driver of its own, because the signal must reach Tune's main thread; no cluster is shared with it."""
+    (tmp_path / "space.yaml").write_text(yaml.safe_dump(space(trials=6).model_dump(mode="json", exclude_unset=True)))
+    command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "tune", "space.yaml", "--study", "it"]
+    command += ["--data", str(small), "--concurrency", "1"]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("GAPWISE", "RAY", "MLFLOW"))}
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as driver:
+        assert driver.stderr is not None
+        for line in driver.stderr:
+            if "search 1/" in line:
+                driver.send_signal(signal.SIGINT)
+                break
+        said = driver.stderr.read()
+    assert driver.returncode == 1, said
+    assert "stopped" in said and "Traceback" not in said, said
+    folder = tmp_path / ".gapwise" / "studies" / "it"
+    assert not (folder / "result.json").exists(), "a truncated search is not a finished study"
+
+    again = subprocess.run(
+        [*command, "--resume", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert again.returncode == 0, again.stderr
+    assert json.loads(again.stdout)["trials"] == {"complete": 9, "pruned": 0, "failed": 0, "running": 0}
+
+
+def test_a_refit_that_diverges_is_left_out_and_the_others_ship(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    asked = space(trials=1)
+    winner = Winner("prlf", 0, {}, epochs=1)
+    place = Place(asked, str(small), str(tmp_path / "study"))
+    batch, seeds = refit_batch(place), [1001, 1002, 1003]
+    runs = [refit_run(place, winner, seed) for seed in seeds]
+    batch.note_failure(runs[1], "not finite")
+    heard: list[str] = []
+    run_all(batch, runs, 2, heard.append)
+    seed, models = shipped(place, winner, seeds)
+    assert sorted(heard) == ["prlf-0/seed-1001", "prlf-0/seed-1003"]
+    assert sorted(models) == [1001, 1003]
+    assert seed in models
+    run_all(batch, runs, 2, heard.append)
+    assert len(heard) == 2, "what is done is not done again"

@@ -37,13 +37,16 @@ def import_(
     task: Annotated[str, typer.Option(help="regression or classification.")] = "regression",
     modalities: Annotated[list[str], typer.Option("--modality", help="Name of a modality; repeatable.")] = [],  # noqa: B006
     strict: Annotated[bool, typer.Option("--strict", help="Refuse non-finite values instead of zeroing them.")] = False,
+    label_range: Annotated[
+        tuple[float, float] | None, typer.Option(metavar="LOW HIGH", help="By default -1 1 or -3 3, whichever fits.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Import a file into a dataset folder; nothing is written where it is not sound."""
     from gapwise.data.importers import ImportOptions, import_dataset
 
     known = _task(task)
-    options = ImportOptions(name=name, task=known, modalities=tuple(modalities), strict=strict)
+    options = ImportOptions(name=name, task=known, modalities=tuple(modalities), strict=strict, label_range=label_range)
     import_dataset(file, out, file_format, options)
     _show(out, as_json)
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from gapwise.cli.options import DataOption, needed, rates
-from gapwise.cli.output import JsonOption, figure, print_json, print_table
+from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table
 from gapwise.spec.home import home
 from gapwise.spec.loader import validate
 from gapwise.spec.protocol import ProtocolSpec
@@ -44,7 +44,7 @@ def evaluate(
     folder = needed(data)
 
     from gapwise.data.store import open_dataset
-    from gapwise.promotion.judge import baseline_of, judge
+    from gapwise.promotion.judge import baseline_of, judge, refuse_other_shape
     from gapwise.tracking.client import connect
     from gapwise.tracking.locate import locate
 
@@ -53,6 +53,7 @@ def evaluate(
     found = locate(tracking, model)
     spec = _protocol(found.spec.protocol, protocol, chosen_rates)
     beside = locate(tracking, baseline) if baseline else baseline_of(tracking, model)
+    refuse_other_shape(found, dataset)
     chosen = dataset.split(split, reason=f"evaluate {model}")
     body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=mask_seeds)
     print_json(body) if as_json else show(model, body)
@@ -84,7 +85,10 @@ def show(model: str, body: dict[str, Any]) -> None:
     rows.append(["floor", *(figure(body["floor"][name]) for name in metrics)])
     caption = f"mean ± sd over {body['mask_seeds']} mask seeds; floor: the best constant answer"
     print_table(
-        f"{model} on {body['split']}, protocol {body['protocol']}", ["missing", *metrics], rows, caption=caption
+        f"{model} on {body['split']}, protocol {body['protocol']}",
+        [heading(body["protocol"]), *metrics],
+        rows,
+        caption=caption,
     )
     if body["optimum"] is not None:
         _show_optima(grid, body)

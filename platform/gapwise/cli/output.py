@@ -40,6 +40,11 @@ def print_table(title: str, columns: list[str], rows: list[list[str]], *, captio
         stdout.print(caption, style="dim", soft_wrap=True, markup=False)
 
 
+def heading(protocol: str) -> str:
+    """What the rows of a robustness table are: missing rates, or the modalities that are there."""
+    return "present" if protocol == "modalities" else "missing"
+
+
 def figure(mean: float, sd: float | None = None) -> str:
     """ "1.234" or "1.234 ± 0.021"."""
     return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"

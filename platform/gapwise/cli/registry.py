@@ -30,8 +30,21 @@ def show(
 
 def _show(body: dict[str, Any]) -> None:
     rows = [
-        [rate, f"v{one['version']}", one["trial"], figure(one["value"], one["sd"]), one["run_id"]]
+        [
+            rate,
+            f"v{one['version']}",
+            _previous(body, rate),
+            one["trial"],
+            figure(one["value"], one["sd"]),
+            one["run_id"],
+        ]
         for rate, one in body["champions"].items()
     ]
     metric = next((one["metric"] for one in body["champions"].values()), "metric")
-    print_table(f"{body['name']}: champions", ["missing", "version", "model", f"valid {metric}", "run"], rows)
+    print_table(
+        f"{body['name']}: champions", ["missing", "version", "previous", "model", f"valid {metric}", "run"], rows
+    )
+
+
+def _previous(body: dict[str, Any], rate: str) -> str:
+    return f"v{body['previous'][rate]['version']}" if rate in body["previous"] else "-"

@@ -1,13 +1,14 @@
 """`gapwise train`: one training run through Ray Train."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed
-from gapwise.cli.output import JsonOption, figure, print_json, print_table, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
@@ -41,34 +42,45 @@ def train(
 
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
-    from gapwise.distributed.train import MODEL, train_run
+    from gapwise.distributed.lock import DriverLock
+    from gapwise.distributed.train import MODEL, check_train, train_run
     from gapwise.tracking.client import connect
     from gapwise.tracking.train_run import TrainRun
+    from gapwise.training.job import Diverged
 
     dataset = open_dataset(folder, verify=True)
     started = time.perf_counter()
+    check_train(spec, dataset, workers=workers, resume=home().runs / resume if resume else None)
     tracking = connect(home())
-    with TrainRun.begin(tracking, home(), spec, dataset, resume=resume) as run:
+    with connected(address) as found, ExitStack() as held:
+        if workers > max(found.cpus, found.gpus):
+            raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
+        if resume:
+            held.enter_context(DriverLock(home().runs / resume))
+        # All that can be refused has been: from here on the run exists.
+        run = held.enter_context(TrainRun.begin(tracking, home(), spec, dataset, resume=resume))
         place = home().runs / run.run_id
+        if not resume:
+            held.enter_context(DriverLock(place))
         stderr.print(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}", soft_wrap=True)
-        with connected(address) as found:
-            if workers > max(found.cpus, found.gpus):
-                raise SpecError(
-                    f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here"
-                )
-            last: dict[str, Any] = {}
+        last: dict[str, Any] = {}
 
-            def each_epoch(epoch: dict[str, Any]) -> None:
-                last.update(epoch)
-                run.log_epoch(epoch)
-                stderr.print(_line(epoch))
+        def each_epoch(epoch: dict[str, Any]) -> None:
+            last.update(epoch)
+            run.log_epoch(epoch)
+            stderr.print(_line(epoch))
 
+        try:
             model = train_run(spec, folder, place, workers=workers, each_epoch=each_epoch)
+        except Diverged as error:
+            stderr.print(f"the run diverged: {error}", soft_wrap=True, markup=False)
+            raise typer.Exit(1) from error
         run.log_model(model, place / MODEL)
     body = {
         "run_id": run.run_id,
         "checkpoint": str(place / MODEL),
         "epochs": model.trained["epochs"],
+        "protocol": spec.protocol.name,
         "metrics": {"valid": model.validation},
         "wall_seconds": time.perf_counter() - started,
         "samples_per_second": last.get("samples_per_second"),
@@ -88,6 +100,6 @@ def _show(body: dict[str, Any]) -> None:
     names = [name for name in ("mae", "acc2_non0", "corr", "accuracy", "macro_recall") if name in curves]
     conditions = list(curves[names[0]])
     rows = [[condition, *(figure(curves[name][condition]) for name in names)] for condition in conditions]
-    print_table("validation, kept epoch, one mask seed", ["missing", *names], rows)
+    print_table("validation, kept epoch, one mask seed", [heading(body["protocol"]), *names], rows)
     stdout.print(f"run {body['run_id']}, {body['epochs']} epochs, {body['wall_seconds']:.1f} s")
     stdout.print(f"next: gapwise evaluate {body['run_id']} --data DIR", soft_wrap=True)

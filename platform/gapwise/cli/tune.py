@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, seconds
-from gapwise.cli.output import JsonOption, figure, print_json, print_table, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
@@ -51,6 +51,7 @@ def tune(
     from gapwise.cli.progress import StudyDisplay
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
+    from gapwise.distributed.lock import DriverLock
     from gapwise.reporting.curves import log_curves
     from gapwise.tracking.client import connect
     from gapwise.tracking.study_run import StudyRun
@@ -82,7 +83,9 @@ def tune(
             began=began,
             search_budget_seconds=budget,
         )
-        with StudyRun.begin(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
+        held = DriverLock(place)
+        begun = StudyRun.begin
+        with held, begun(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
             watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
             result = run_study(plan, display, watchers, run.run_id)
             run.log_result(result.best, result.baseline)
@@ -121,10 +124,13 @@ def _show(result: StudyResult) -> None:
     caption = f"validation {metric}, mean ± sd over {seeds} seeds; the winners were chosen on these figures"
     print_table(
         f"study {result.study}: best by missing rate",
-        ["missing", "winner", metric, "late_fusion", "floor"],
+        [heading(result.protocol.name), "winner", metric, "late_fusion", "floor"],
         rows,
         caption=caption,
     )
     counted = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count)
     stdout.print(f"{counted}; {result.wall_seconds:.0f} s in all, {result.search_seconds:.0f} s of search")
-    stdout.print(f"next: gapwise promote {result.study} --name {result.dataset}", soft_wrap=True)
+    if result.protocol.name == "modalities":
+        stdout.print("subsets of modalities have no champions; promote a study on protocol frames")
+    else:
+        stdout.print(f"next: gapwise promote {result.study} --name {result.dataset}", soft_wrap=True)

@@ -9,6 +9,8 @@ import os
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gapwise.spec.home import home
+
 EXPOSURE_FILE = "test.exposures.jsonl"
 
 
@@ -49,4 +51,4 @@ def _lines_naming(path: Path, fingerprint: str) -> int:
 
 
 def _home_log(fingerprint: str) -> Path:
-    return Path(os.environ.get("GAPWISE_HOME", ".gapwise")) / "exposures" / f"{fingerprint}.jsonl"
+    return home().root / "exposures" / f"{fingerprint}.jsonl"

@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gapwise.data.arrays import MODALITY_NAME
 from gapwise.data.shape import DataShape, ModalityShape, Task
 from gapwise.errors import DataError
+from gapwise.spec.fingerprint import fingerprint as canonical_digest
 
 FORMAT_VERSION = 1
 MANIFEST_FILE = "dataset.json"
+_DIGEST = "manifest_digest"
 SPLIT_NAMES = ("train", "valid", "test")
 
 Digest = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
@@ -113,18 +115,27 @@ def read_manifest(folder: Path) -> Manifest:
     except (OSError, ValueError) as error:
         raise DataError(f"cannot be read: {error}", where=str(path)) from error
     _refuse_newer(tree, path)
+    written = tree.pop(_DIGEST, None)
     try:
         manifest = Manifest.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(step) for step in first["loc"])
         raise DataError(f"{key}: {first['msg']}", where=str(path)) from error
+    if written != _digest(manifest):
+        raise DataError("it was edited: it no longer matches its own digest", where=str(path))
     return _complete(manifest, path)
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:
-    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    fields = manifest.model_dump(mode="json") | {_DIGEST: _digest(manifest)}
+    text = json.dumps(fields, indent=2, ensure_ascii=False)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def _digest(manifest: Manifest) -> str:
+    """Over everything that the content's fingerprint does not cover: label range, task, shapes, what was repaired."""
+    return canonical_digest(manifest.model_dump(mode="json"))
 
 
 def _refuse_newer(tree: object, path: Path) -> None:

@@ -11,7 +11,7 @@ Shape legend: N samples of the split, B rows asked for, T steps, D features, F f
 import copy
 import hashlib
 from collections.abc import Iterator
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -294,3 +294,10 @@ def _moments(train: TrainSplit, name: str) -> Moments:
     # Rounding leaves a constant column some 1e-16 of its mean; a float32 column that varies at all has far more.
     constant_D = deviation_D <= 1e-12 * np.abs(mean_D)
     return Moments(mean=mean_D.astype(np.float32), deviation=np.where(constant_D, 1.0, deviation_D).astype(np.float32))
+
+
+@lru_cache(maxsize=2)
+def opened(path: str) -> tuple[Dataset, Statistics]:
+    """A dataset and its training statistics, once a process: a reused worker pays for its first run only."""
+    dataset = open_dataset(Path(path))
+    return dataset, statistics(dataset.train)

@@ -22,6 +22,7 @@ _QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "60",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
 }
 """For a private local cluster on loopback: no reports home, quick health checks, no loggers of Tune's own."""
 

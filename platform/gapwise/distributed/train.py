@@ -1,11 +1,12 @@
 """One training run through Ray Train, from the driver's side and from the worker's."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gapwise.data.loading import steps_per_epoch
-from gapwise.data.store import Dataset, open_dataset, statistics
+from gapwise.data.store import Dataset, open_dataset, opened
 from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, SpecError
@@ -19,7 +20,7 @@ from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 
-MODEL, PROGRESS, _STORAGE = "model", "progress.jsonl", "ray"
+MODEL, PROGRESS, RUN_FILE, _STORAGE = "model", "progress.jsonl", "run.json", "ray"
 
 
 def train_run(
@@ -27,14 +28,10 @@ def train_run(
 ) -> ModelFolder:
     """Train in `folder`, continuing from its snapshot where it has one, and return the kept model.
 
-    Ray is connected. Raises CheckpointError for a folder that another spec trained in, SpecError for more workers than
-    samples, a metric that the dataset's task does not have, or a text encoder that is not there, DataError for one that
-    does not fit the dataset's token ids.
+    Ray is connected, `check_train` has passed, and the caller holds the folder's lock.
     """
-    dataset = open_dataset(data)
-    refuse_foreign_metric(spec.objective, read_shape(spec.model, dataset))
-    _refuse_empty_shares(spec, dataset, workers)
-    _claim(folder, spec)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RUN_FILE).write_text(json.dumps(_identity(spec, open_dataset(data))))
     attempts = len(list((folder / _STORAGE).glob("attempt-*")))
     with tail(folder / PROGRESS, each_epoch):
         run_workers(
@@ -47,20 +44,36 @@ def train_run(
     return load_model_folder(folder / MODEL)
 
 
-def _refuse_empty_shares(spec: TrainSpec, dataset: Dataset, workers: int) -> None:
+def check_train(spec: TrainSpec, dataset: Dataset, *, workers: int, resume: Path | None) -> None:
+    """Refuse, writing nothing, what cannot be trained here; `resume` is the folder of the run to continue.
+
+    Raises SpecError for a metric that the task does not have, more workers than samples or a text encoder that is not
+    there, DataError for one that does not fit the dataset's token ids, CheckpointError for a run that is finished,
+    unknown here, or was started with another spec or dataset.
+    """
+    refuse_foreign_metric(spec.objective, read_shape(spec.model, dataset))
     smallest_batch = len(dataset.train) // steps_per_epoch(len(dataset.train), spec.batch_size)
     most = min(smallest_batch, len(dataset.valid))
     if workers > most:
         raise SpecError(f"{workers} workers leave one without samples", where="--workers", allowed=f"at most {most}")
+    if resume is not None:
+        _refuse_foreign_run(spec, dataset, resume)
 
 
-def _claim(folder: Path, spec: TrainSpec) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / "spec.json"
-    if not file.exists():
-        file.write_text(spec.model_dump_json(indent=1))
-    elif TrainSpec.model_validate_json(file.read_text()) != spec:
-        raise CheckpointError("this run was started with another spec", where=str(folder), allowed=str(file))
+def _refuse_foreign_run(spec: TrainSpec, dataset: Dataset, folder: Path) -> None:
+    try:
+        recorded = json.loads((folder / RUN_FILE).read_text())
+    except (OSError, ValueError) as error:
+        raise CheckpointError("there is no run to continue", where=str(folder)) from error
+    different = [key for key, value in _identity(spec, dataset).items() if recorded.get(key) != value]
+    if different:
+        raise CheckpointError(f"this run was started with another {' and '.join(different)}", where=str(folder))
+    if (folder / MODEL).exists():
+        raise CheckpointError("this run is finished; there is nothing to continue", where=str(folder))
+
+
+def _identity(spec: TrainSpec, dataset: Dataset) -> dict[str, Any]:
+    return {"spec": spec.model_dump(mode="json"), "dataset": dataset.manifest.fingerprint}
 
 
 class ProgressFile:
@@ -79,8 +92,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from gapwise.distributed import worker
 
     folder = Path(config["folder"])
-    dataset = open_dataset(Path(config["data"]))
-    job = worker.data_parallel(whole_job(config["spec"], dataset, statistics(dataset.train)))
+    job = worker.data_parallel(whole_job(config["spec"], *opened(config["data"])))
     sink = DirectorySink(folder, job.spec)
     trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), sink)
     if job.rank == 0:

@@ -127,8 +127,10 @@ class Prlf(MultimodalModel):
     def refresh(self, batch: ModalityBatch, state: State, step: int, workers: Collective) -> State:
         """`ema` only, every `fisher_every` steps: squared gradients of the unimodal loss by encoder.
 
-        The gradient is that of the mean over the global batch, averaged over workers before it is squared. Mean of
-        squares in each parameter tensor, then over an encoder's tensors, then an exponential moving average.
+        An approximation of the empirical Fisher information: the gradient of the *mean* loss over the global batch is
+        squared, not each sample's own, which would cost a backward pass a sample. Gradients are averaged over workers
+        before they are squared. Mean of squares in each parameter tensor, then over an encoder's tensors, then an
+        exponential moving average.
         """
         if self.fisher != "ema" or step % self.fisher_every:
             return state

@@ -44,7 +44,7 @@ def judge(
     Both optima are None where the data are not synthetic, so that nobody knows them.
     """
     for one in (model, baseline) if baseline is not None else (model,):
-        _same_shape(one, dataset)
+        refuse_other_shape(one, dataset)
     grid = _grid(model, split, protocol, mask_seeds)
     beside = _grid(baseline, split, protocol, mask_seeds) if baseline is not None else None
     return {
@@ -73,7 +73,7 @@ def _tables(grid: Grid) -> dict[str, Any]:
     return {"conditions": grid.table(), "mean": grid.mean()}
 
 
-def _same_shape(model: ModelFolder, dataset: Dataset) -> None:
+def refuse_other_shape(model: ModelFolder, dataset: Dataset) -> None:
     as_ids = {name for name, record in dataset.manifest.modalities.items() if record.tokens}
     as_ids &= {name for name, one in model.shape.modalities.items() if one.tokens is not None}
     theirs, ours = _outline(dataset.manifest.shape(), as_ids), _outline(model.shape, as_ids)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gapwise
+from gapwise.errors import RegistryError
 from gapwise.promotion import aliases
 from gapwise.promotion.decision import Decision, Present, decide, identity_of
 from gapwise.tracking import registry
@@ -26,6 +27,7 @@ def promote(tracking: Tracking, result: StudyResult, folder: Path, name: str, *,
     """
     present = _present(tracking, name)
     champions = {rate: one for alias, one in present.items() if (rate := aliases.rate_of(alias)) is not None}
+    _refuse_other_ground(result, name, present)
     decisions = decide(result, champions)
     if dry_run:
         return [_outcome(one, None, champions) for one in decisions]
@@ -38,6 +40,24 @@ def promote(tracking: Tracking, result: StudyResult, folder: Path, name: str, *,
             _point(tracking, name, one.rate, numbers[one.trial], champions)
     _describe(tracking, name, decisions, numbers)
     return [_outcome(one, numbers.get(one.trial), champions) for one in decisions]
+
+
+def _refuse_other_ground(result: StudyResult, name: str, present: dict[str, Present]) -> None:
+    """A registered name belongs to one dataset, task and protocol, for good; the data may grow under its name."""
+    for one in present.values():
+        different = [key for key, value in _ground(result).items() if one.facts.get(key, value) != value]
+        if different:
+            theirs = ", ".join(f"{key} {one.facts[key]!r}" for key in different)
+            raise RegistryError(
+                f"{name!r} has champions of another {' and '.join(different)} than study {result.study}",
+                where=f"version {one.version}",
+                allowed=f"a study with {theirs}, or another --name",
+            )
+
+
+def _ground(result: StudyResult) -> dict[str, Any]:
+    protocol = result.protocol.model_dump(mode="json", exclude={"rates", "incomplete_share"})
+    return {"dataset": result.dataset, "task": result.task, "ground": protocol}
 
 
 def _outcome(decision: Decision, version: str | None, champions: dict[str, Present]) -> Promotion:
@@ -61,6 +81,7 @@ def _register(tracking: Tracking, result: StudyResult, folder: Path, name: str, 
         "train_fingerprint": result.fingerprints["train"],
         "valid_fingerprint": result.fingerprints["valid"],
         "protocol": result.protocol.model_dump(mode="json"),
+        **_ground(result),
         "metric": result.objective.metric,
         "arm": model.arm,
         "seeds": model.seeds,

@@ -5,7 +5,7 @@ an option here, so that a team with the papers corrects it in one place. `prompt
 ablations.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
@@ -109,3 +109,10 @@ class PrlfSpec(EncoderSpec):
 
 
 ModelSpec = Annotated[PromiseSpec | PrlfSpec | LateFusionSpec, Field(discriminator="name")]
+"""One more model is one more class here; everything else asks this union."""
+
+
+def model_names() -> list[str]:
+    """The names that `model.name` and a search space's arms may have."""
+    kinds: tuple[type[EncoderSpec], ...] = get_args(get_args(ModelSpec)[0])
+    return [str(kind.model_fields["name"].default) for kind in kinds]

@@ -8,10 +8,11 @@ training run does not have.
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from gapwise.spec.base import Spec, flat
 from gapwise.spec.fingerprint import canonical
+from gapwise.spec.model import model_names
 from gapwise.spec.train import TrainSpec
 
 BASELINE = "late_fusion"
@@ -83,6 +84,12 @@ Parameter = Annotated[
 ]
 
 
+def _known_model(name: str) -> str:
+    if name not in model_names():
+        raise ValueError(f"unknown model, got {name!r}, allowed: {', '.join(model_names())}")
+    return name
+
+
 class ArmSpec(Spec):
     """One model in the race."""
 
@@ -139,7 +146,7 @@ class SearchSpec(Spec):
 
     question: str
     """What the study asks, in a sentence; it stands in MLflow and in the report."""
-    arms: dict[Literal["promise", "prlf", "late_fusion"], ArmSpec]
+    arms: dict[Annotated[str, AfterValidator(_known_model)], ArmSpec]
     """Models by name. `late_fusion` joins by itself where it is not named."""
     common: dict[str, Choice] = Field(default_factory=dict)
     """Values by path that hold for every arm, the baseline included, such as `model.width: 64`."""
@@ -173,6 +180,8 @@ class SearchSpec(Spec):
     def _at_least_one(cls, arms: Any) -> Any:
         if not isinstance(arms, dict) or not arms:
             raise ValueError("at least one arm is needed")
+        if list(arms) == [BASELINE]:
+            raise ValueError(f"{BASELINE} is the baseline of a study; name at least one other model")
         return {name: {} if arm is None else arm for name, arm in arms.items()}
 
     @model_validator(mode="after")
@@ -189,8 +198,7 @@ class SearchSpec(Spec):
 
     def parameters_of(self, arm: str) -> dict[str, Parameter]:
         """What an arm varies and fixes, by path; a baseline that the file does not name tunes its nuisances."""
-        named = {str(name): one for name, one in self.arms.items()}
-        return named[arm].parameters if arm in named else _BASELINE_PARAMETERS
+        return self.arms[arm].parameters if arm in self.arms else _BASELINE_PARAMETERS
 
     def trials_of(self, arm: str) -> int:
         """Trials that an arm gets; the baseline's share is rounded up."""

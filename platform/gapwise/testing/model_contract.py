@@ -278,6 +278,24 @@ class ModelContract:
             losses.append(float(loss.terms["task"]))
         return losses
 
+    def test_mixed_precision_trains_and_answers(self) -> None:
+        """bf16 autocast, which `precision: auto` turns on where a GPU has it; here on the CPU."""
+        shape = synthetic_shape(3, "regression")
+        model = self.build(small(self.spec), shape).float()
+        complete = complete_batch(shape, SAMPLES)
+        complete = complete._replace(
+            values={name: value.float() for name, value in complete.values.items()}, labels=complete.labels.float()
+        )
+        incomplete, state = incomplete_batch(complete), model.initial_state()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model(incomplete, complete, state, SeededNoise(torch.Generator().manual_seed(0)), Alone())
+        loss.total.backward()
+        state = model.refresh(incomplete, loss.state, 0, Alone())
+        with torch.autocast("cpu", torch.bfloat16):
+            answer = model.predict(incomplete, state).output
+        assert loss.total.isfinite() and answer.isfinite().all()
+        assert all(value.dtype == torch.float32 for value in state.values())
+
     def test_each_ablation_builds_and_trains_a_step(self) -> None:
         shape = synthetic_shape(3, "regression")
         for name in ABLATIONS.get(self.spec.name, {}):

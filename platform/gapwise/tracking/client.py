@@ -39,7 +39,12 @@ class Tracking(NamedTuple):
 
 def connect(home: Home) -> Tracking:
     """Open the tracking store, creating and migrating the embedded one. Raises RegistryError where none answers."""
-    home.root.mkdir(parents=True, exist_ok=True)
+    try:
+        home.root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegistryError(
+            f"cannot be written: {error.strerror}", where=str(home.root), allowed="a GAPWISE_HOME of yours"
+        ) from error
     uri = home.tracking_uri
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     if home.artifacts is not None:  # otherwise MLflow makes a folder `mlruns` wherever one happens to stand

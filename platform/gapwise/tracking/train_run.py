@@ -1,5 +1,6 @@
 """A single training run in MLflow: begun or continued, fed with epochs, and closed truthfully."""
 
+import logging
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,17 +15,20 @@ from gapwise.spec.base import flat
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking.client import Tracking, experiment_id
+from gapwise.tracking.client import Tracking, experiment_id, first_line
 from gapwise.tracking.inputs import data_input
 from gapwise.tracking.locate import FOLDER_TAG
 from gapwise.tracking.runs import Point, end_run, log_facts, log_input, log_points, start_run
 
+_log = logging.getLogger(__name__)
+
 
 class TrainRun:
-    """A context that ends its run as FINISHED, or FAILED when an exception leaves it."""
+    """A context that ends its run as FINISHED, KILLED when it was interrupted, FAILED when anything else leaves it."""
 
     def __init__(self, tracking: Tracking, run_id: str, metric: str) -> None:
         self._tracking, self.run_id, self._metric = tracking, run_id, metric
+        self._waiting: list[Point] = []
 
     @classmethod
     def begin(
@@ -52,16 +56,23 @@ class TrainRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        end_run(self._tracking, self.run_id, "FINISHED" if kind is None else "FAILED")
+        status = "KILLED" if kind is KeyboardInterrupt else "FAILED"
+        end_run(self._tracking, self.run_id, "FINISHED" if kind is None else status)
 
     def log_epoch(self, epoch: dict[str, Any]) -> None:
-        """One request an epoch."""
+        """One request an epoch; what the server does not take now goes with the next."""
         step = epoch["epoch"]
         curve = [
             Point(f"valid/{self._metric}/{key}", value, step) for key, value in epoch["metrics"][self._metric].items()
         ]
         losses = [Point(f"train/{name}", value, step) for name, value in epoch["losses"].items()]
-        log_points(self._tracking, self.run_id, [Point("valid/objective", epoch["cost"], step), *curve, *losses])
+        self._waiting += [Point("valid/objective", epoch["cost"], step), *curve, *losses]
+        try:
+            log_points(self._tracking, self.run_id, self._waiting)
+        except MlflowException as error:
+            _log.warning("the tracking server did not take epoch %d: %s", step, first_line(error))
+            return
+        self._waiting = []
 
     def log_model(self, model: ModelFolder, folder: Path) -> None:
         """The kept weights' curves, and where they are."""
@@ -70,7 +81,7 @@ class TrainRun:
             for metric, curve in model.validation.items()
             for index, value in enumerate(curve.values())
         ]
-        log_points(self._tracking, self.run_id, points)
+        log_points(self._tracking, self.run_id, self._waiting + points)
         log_facts(self._tracking, self.run_id, params={}, tags={FOLDER_TAG: str(folder)})
         self._tracking.client.log_artifacts(self.run_id, str(folder), "model")
 

@@ -44,7 +44,7 @@ class Job:
     """Refit: train every planned epoch and keep the last weights; validation is reported and decides nothing."""
 
 
-def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics) -> Job:
+def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_last: bool = False) -> Job:
     """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once.
 
     Raises SpecError or DataError where the spec names a text encoder that is not there or does not fit the data.
@@ -57,6 +57,7 @@ def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics) -> Job:
         shape=shape,
         statistics=token_statistics(moments, shape),
         fingerprints=dataset.fingerprints(),
+        keep_last=keep_last,
     )
 
 

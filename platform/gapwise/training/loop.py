@@ -80,7 +80,7 @@ def _step(job: Job, run: RunState, trainable: nn.Module, views: Views, *, steps:
     loss.total.backward()
     nn.utils.clip_grad_norm_(run.model.parameters(), spec.optimiser.clip)
     run.optimiser.step()
-    run.state = run.model.refresh(complete, loss.state, step, job.workers)
+    run.state = run.model.refresh(incomplete, loss.state, step, job.workers)
     run.add_losses(loss.terms | {"total": loss.total})
 
 

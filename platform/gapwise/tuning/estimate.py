@@ -9,6 +9,7 @@ import torch
 
 from gapwise.data.loading import EpochBatches
 from gapwise.data.store import open_dataset, statistics
+from gapwise.evaluation.objective import refuse_foreign_metric
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
 from gapwise.spec.search import Choices, Fixed, Parameter, SearchSpec
@@ -23,6 +24,8 @@ _VALIDATION_SHARE = 1.5
 def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
     """The keys of `gapwise plan --json`. Raises SpecError where the space does not fit its models."""
     check_space(space)
+    if data is not None:
+        refuse_foreign_metric(space.train.objective, open_dataset(data, verify=True).manifest.shape())
     trials = {arm: space.trials_of(arm) for arm in space.arm_names()}
     phase = space.second_phase
     again = {arm: min(phase.cap, count) for arm, count in trials.items()}

@@ -77,12 +77,14 @@ def warm_trainable(config: dict[str, Any]) -> None:
 def train_trainable(config: dict[str, Any]) -> None:
     """One assignment as a Ray Train run with workers of its own."""
     place, assignment, _ = _unpack(config)
+    storage = Path(place.folder) / "train"
+    attempt = len(list(storage.glob(f"{assignment.key}-attempt-*"))) + 1
     run_workers(
         train_worker,
         config,
         workers=place.space.workers_per_trial,
-        name=f"trial-{assignment.key}",
-        storage=Path(place.folder) / "train",
+        name=f"{assignment.key}-attempt-{attempt}",
+        storage=storage,
     )
     tune.report({"done": 1})
 

@@ -5,46 +5,11 @@ becomes unreadable. So before opening, under a lock of our own, the tail after t
 `*.torn` and the lock of a writer that no longer lives is cleared.
 """
 
-import fcntl
-import os
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import IO
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-
-from gapwise.errors import StudyError
-
-
-class StudyLock:
-    """One driver a study: an advisory lock that the kernel drops when its owner dies."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "driver.lock"
-        self._file: IO[str] | None = None
-
-    def __enter__(self) -> "StudyLock":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = self._path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "an unknown process"
-            self._file.close()
-            raise StudyError(f"another driver is running this study: {owner}", where=str(self._path.parent)) from error
-        self._file.truncate(0)
-        self._file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
-        self._file.flush()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._file is not None
-        self._file.close()
 
 
 def repair(journal: Path) -> Path | None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gapwise.evaluation.objective import as_cost
+from gapwise.spec.search import BASELINE
 from gapwise.tuning.assignment import Finished
 
 
@@ -44,8 +45,11 @@ def chosen_again(searched: Sequence[Finished], metric: str, *, top_k: int, cap: 
     return sorted(places, key=lambda number: (-places[number], costs[number], number))[:cap]
 
 
-def standings(repeats: Sequence[Finished], metric: str) -> dict[str, list[Standing]]:
-    """Every configuration of the second phase at every condition, best mean first."""
+def standings(repeats: Sequence[Finished], metric: str, seeds: int) -> dict[str, list[Standing]]:
+    """Every configuration of the second phase at every condition, best mean first.
+
+    One that lost a seed to a failure comes behind those that finished all `seeds`: one lucky seed is no winner.
+    """
     complete = [run for run in repeats if run.outcome.state == "complete"]
     grouped: dict[tuple[str, int], list[Finished]] = {}
     for run in complete:
@@ -56,13 +60,20 @@ def standings(repeats: Sequence[Finished], metric: str) -> dict[str, list[Standi
             _standing(arm, source, [run.outcome.metrics[metric][condition] for run in runs])
             for (arm, source), runs in grouped.items()
         ]
-        table[condition] = sorted(rows, key=lambda row: (as_cost(metric, row.mean), row.arm, row.source))
+        table[condition] = sorted(
+            rows, key=lambda row: (row.seeds < seeds, as_cost(metric, row.mean), row.arm, row.source)
+        )
     return table
 
 
 def _standing(arm: str, source: int, values: list[float]) -> Standing:
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
     return Standing(arm, source, float(np.mean(values)), spread, len(values))
+
+
+def first_of(rows: Sequence[Standing], *, baseline: bool) -> Standing | None:
+    """The best standing of the baseline, or of everything else."""
+    return next((row for row in rows if (row.arm == BASELINE) == baseline), None)
 
 
 def median_index(costs: Sequence[float]) -> int:

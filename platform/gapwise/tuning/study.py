@@ -9,32 +9,28 @@ import json
 import os
 import re
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import ray
 
-from gapwise.data.store import Dataset, open_dataset
+from gapwise.data.store import Dataset
+from gapwise.distributed.side_by_side import pending, run_all
 from gapwise.errors import StudyError
-from gapwise.evaluation.metrics import floor
 from gapwise.evaluation.objective import refuse_foreign_metric
 from gapwise.models.reading import read_shape
-from gapwise.models.saved import ModelFolder
-from gapwise.spec.fingerprint import fingerprint
-from gapwise.spec.search import BASELINE, SearchSpec
+from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
-from gapwise.tuning.journal import StudyLock
 from gapwise.tuning.observer import Watcher, observing
-from gapwise.tuning.refit import Winner, pending, refit, refit_folder, refit_spec, shipped
-from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult, save_result
-from gapwise.tuning.selection import Standing, chosen_again, median_epoch, standings
+from gapwise.tuning.refit import Winner, refit_batch, refit_run
+from gapwise.tuning.result import StudyResult, save_result
+from gapwise.tuning.selection import Standing, chosen_again, first_of, median_epoch, standings
 from gapwise.tuning.space import check_space, default_values, trial_spec
+from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
 
 FORMAT_VERSION = 1
@@ -116,40 +112,34 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
         raise StudyError(
             f"study {name!r} exists; continue it with --resume, or choose another --study", where=str(folder)
         )
-    recorded = json.loads(file.read_text())
+    try:
+        recorded = json.loads(file.read_text())
+    except ValueError as error:
+        raise StudyError("cannot be read as JSON", where=str(file)) from error
     different = [key for key in asked if recorded.get(key) != asked[key]]
     if different:
         raise StudyError(f"study {name!r} was started with another {' and '.join(different)}", where=str(file))
 
 
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
-    """Run, or continue, a study to its end. Ray is connected and the study is open."""
-    with StudyLock(plan.folder), running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
+    """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
+    with running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
         with observing(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
             observer.deliver()
             repeats = _second_phase(plan, stages, book)
         searched: list[Finished] = ray.get(book.finished.remote("search"))
         metric = plan.space.train.objective.metric
-        table = standings(repeats, metric)
-        if not table:
-            raise StudyError("every run of the second phase failed", where=str(plan.folder))
+        table = standings(repeats, metric, plan.space.second_phase.seeds)
         winners = _winners(table, repeats)
         seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
-        runs = pending(plan.place, winners, seeds)
-        stages.stage("refit", len(runs))
-        refit(plan.place, runs, plan.concurrency, stages.done)
-    result = _result(
-        plan,
-        runs=searched + repeats,
-        table=table,
-        models=[_refit_model(plan, winner, seeds) for winner in winners],
-        facts={
-            "wall_seconds": time.perf_counter() - plan.began,
-            "search_seconds": search_seconds,
-            "parent_run_id": parent_run_id,
-        },
-    )
+        batch = refit_batch(plan.place)
+        runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
+        stages.stage("refit", len(pending(batch, runs)))
+        run_all(batch, runs, plan.concurrency, stages.done)
+    evidence = Evidence(searched, repeats, table, [refit_model(plan.place, winner, seeds) for winner in winners])
+    seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": search_seconds}
+    result = summarise(plan.name, plan.place, evidence, parent_run_id=parent_run_id, **seconds)
     save_result(plan.folder, result)
     return result
 
@@ -161,6 +151,9 @@ def _search(plan: StudyPlan, stages: Stages, book: Any) -> float:
     if left:
         deadline = None if plan.search_budget_seconds is None else time.monotonic() + plan.search_budget_seconds
         run_phase(book, PhaseRun("search", plan.name, plan.place, plan.concurrency, deadline))
+        left = ray.get(book.unfinished.remote())
+        if left and (deadline is None or time.monotonic() < deadline):
+            raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
     return time.perf_counter() - started
 
 
@@ -188,7 +181,7 @@ def _winners(table: dict[str, list[Standing]], repeats: list[Finished]) -> list[
     chosen = {
         (row.arm, row.source): None
         for rows in table.values()
-        for row in (_first(rows, baseline=False), _first(rows, baseline=True))
+        for row in (first_of(rows, baseline=False), first_of(rows, baseline=True))
         if row is not None
     }
     winners = []
@@ -197,85 +190,3 @@ def _winners(table: dict[str, list[Standing]], repeats: list[Finished]) -> list[
         epochs = median_epoch([run.outcome.best_epoch for run in runs if run.outcome.state == "complete"])
         winners.append(Winner(arm, source, runs[0].assignment.values, epochs))
     return winners
-
-
-def _first(rows: list[Standing], *, baseline: bool) -> Standing | None:
-    return next((row for row in rows if (row.arm == BASELINE) == baseline), None)
-
-
-def _refit_model(plan: StudyPlan, winner: Winner, seeds: list[int]) -> RefitModel:
-    seed, models = shipped(plan.place, winner, seeds)
-    spec = refit_spec(trial_spec(plan.space, winner.arm, winner.values, seed=seed), winner)
-    return RefitModel(
-        trial=winner.key,
-        arm=winner.arm,
-        values=winner.values,
-        spec_fingerprint=fingerprint(spec),
-        epochs=winner.epochs,
-        seeds=seeds,
-        shipped_seed=seed,
-        folder=str(refit_folder(plan.place, winner, seed).relative_to(plan.folder)),
-        over_seeds=_over_seeds(models),
-        shipped=models[seeds.index(seed)].validation,
-    )
-
-
-def _over_seeds(models: list[ModelFolder]) -> dict[str, dict[str, Spread]]:
-    spread = 1 if len(models) > 1 else 0
-    table: dict[str, dict[str, Spread]] = {}
-    for metric, curve in models[0].validation.items():
-        values = {condition: np.array([model.validation[metric][condition] for model in models]) for condition in curve}
-        table[metric] = {
-            condition: Spread(mean=float(value.mean()), sd=float(value.std(ddof=spread)))
-            for condition, value in values.items()
-        }
-    return table
-
-
-def _result(
-    plan: StudyPlan,
-    *,
-    runs: list[Finished],
-    table: dict[str, list[Standing]],
-    models: list[RefitModel],
-    facts: dict[str, Any],
-) -> StudyResult:
-    dataset = open_dataset(plan.data)
-    searched = [run for run in runs if run.assignment.phase == "search"]
-    train, valid = dataset.train.labels, dataset.valid.labels
-    return StudyResult(
-        study=plan.name,
-        question=plan.space.question,
-        task=dataset.manifest.task,
-        dataset=dataset.manifest.name,
-        data=str(plan.data),
-        fingerprints=dataset.fingerprints(),
-        spec_fingerprint=fingerprint(plan.space),
-        protocol=plan.space.train.protocol,
-        objective=plan.space.train.objective,
-        mask_seeds=plan.space.second_phase.mask_seeds,
-        trials=count_states(searched),
-        arms={arm: count_states([r for r in searched if r.assignment.arm == arm]) for arm in plan.space.arm_names()},
-        train_seconds=sum(run.outcome.train_seconds for run in searched),
-        best=_best(plan, table, baseline=False),
-        baseline=_best(plan, table, baseline=True),
-        floor=dict(floor(train, valid, dataset.manifest.shape())),
-        models=models,
-        **facts,
-    )
-
-
-def count_states(runs: list[Finished]) -> dict[str, int]:
-    """Trials by how they ended."""
-    counted = Counter(run.outcome.state for run in runs)
-    return {state: counted.get(state, 0) for state in ("complete", "pruned", "failed", "running")}
-
-
-def _best(plan: StudyPlan, table: dict[str, list[Standing]], *, baseline: bool) -> dict[str, Best]:
-    metric = plan.space.train.objective.metric
-    rows = {condition: _first(rows, baseline=baseline) for condition, rows in table.items()}
-    return {
-        condition: Best(trial=f"{row.arm}-{row.source}", metric=metric, mean=row.mean, sd=row.sd, seeds=row.seeds)
-        for condition, row in rows.items()
-        if row is not None
-    }

@@ -5,14 +5,12 @@ assignment -> training spec -> dataset (opened once a process) -> `fit` -> curve
 
 import math
 from dataclasses import replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch
 
-from gapwise.data.shape import Statistics
-from gapwise.data.store import Dataset, open_dataset, statistics
+from gapwise.data.store import opened
 from gapwise.evaluation.objective import Curve, reduce_curve
 from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import DirectorySink
@@ -59,19 +57,11 @@ class StudyReporter:
         return self._line.report(self._assignment, epoch.epoch, epoch.cost, body)
 
 
-@lru_cache(maxsize=2)
-def opened(path: str) -> tuple[Dataset, Statistics]:
-    """A dataset and its training statistics, once a process: a reused worker pays for the first trial only."""
-    dataset = open_dataset(Path(path))
-    return dataset, statistics(dataset.train)
-
-
 def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
-    dataset, moments = opened(place.data)
     spec = trial_spec(place.space, assignment.arm, assignment.values, seed=assignment.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return replace(whole_job(spec, dataset, moments), device=device)
+    return replace(whole_job(spec, *opened(place.data)), device=device)
 
 
 def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:

@@ -42,7 +42,7 @@ class ProgInteract(nn.Module):
         self.gate = nn.Linear(2 * width + 2, width)
 
     def forward(self, tokens_BMSW: Tensor, choice: Choice, drop: Drop) -> Interaction:
-        dominant_BSW = torch.einsum("bm,bmsw->bsw", choice.dominant, tokens_BMSW)
+        dominant_BSW = torch.einsum("bm,bmsw->bsw", choice.dominant, tokens_BMSW).to(tokens_BMSW.dtype)
         distance_BM = torch.zeros_like(choice.hard)
         for step in range(1, self.steps + 1):
             target_B1W = dominant_BSW.mean(1, keepdim=True).detach()

@@ -1,0 +1,104 @@
+"""From a finished study's evidence to the result that people, `promote` and reports read."""
+
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from gapwise.data.store import open_dataset
+from gapwise.errors import StudyError
+from gapwise.evaluation.metrics import floor
+from gapwise.models.saved import ModelFolder
+from gapwise.spec.fingerprint import fingerprint
+from gapwise.tuning.assignment import Finished
+from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
+from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
+from gapwise.tuning.selection import Standing, first_of
+from gapwise.tuning.trial import Place
+
+
+class Evidence(NamedTuple):
+    """Everything that ran: both phases, the second phase's ranking, and the refitted winners."""
+
+    searched: list[Finished]
+    repeats: list[Finished]
+    table: dict[str, list[Standing]]
+    models: list[RefitModel]
+
+
+def refit_model(place: Place, winner: Winner, seeds: list[int]) -> RefitModel:
+    """A winner's figures over the seeds that finished, and the one that ships."""
+    seed, models = shipped(place, winner, seeds)
+    run = refit_run(place, winner, seed)
+    return RefitModel(
+        trial=winner.key,
+        arm=winner.arm,
+        values=winner.values,
+        spec_fingerprint=fingerprint(run.spec),
+        epochs=winner.epochs,
+        seeds=sorted(models),
+        shipped_seed=seed,
+        folder=str(refit_batch(place).place(run).relative_to(place.folder)),
+        over_seeds=_over_seeds(list(models.values())),
+        shipped=models[seed].validation,
+    )
+
+
+def _over_seeds(models: list[ModelFolder]) -> dict[str, dict[str, Spread]]:
+    spread = 1 if len(models) > 1 else 0
+    table: dict[str, dict[str, Spread]] = {}
+    for metric, curve in models[0].validation.items():
+        values = {condition: np.array([model.validation[metric][condition] for model in models]) for condition in curve}
+        table[metric] = {
+            condition: Spread(mean=float(value.mean()), sd=float(value.std(ddof=spread)))
+            for condition, value in values.items()
+        }
+    return table
+
+
+def summarise(
+    name: str, place: Place, evidence: Evidence, *, parent_run_id: str, wall_seconds: float, search_seconds: float
+) -> StudyResult:
+    """The study's result. Raises StudyError where the second phase left nothing."""
+    if not evidence.table:
+        raise StudyError("every run of the second phase failed", where=place.folder)
+    dataset, space = open_dataset(Path(place.data)), place.space
+    arms = {arm: [run for run in evidence.searched if run.assignment.arm == arm] for arm in space.arm_names()}
+    return StudyResult(
+        study=name,
+        question=space.question,
+        task=dataset.manifest.task,
+        dataset=dataset.manifest.name,
+        data=place.data,
+        fingerprints=dataset.fingerprints(),
+        spec_fingerprint=fingerprint(space),
+        protocol=space.train.protocol,
+        objective=space.train.objective,
+        mask_seeds=space.second_phase.mask_seeds,
+        trials=count_states(evidence.searched),
+        arms={arm: count_states(runs) for arm, runs in arms.items()},
+        wall_seconds=wall_seconds,
+        search_seconds=search_seconds,
+        train_seconds=sum(run.outcome.train_seconds for run in evidence.searched),
+        best=_best(evidence.table, space.train.objective.metric, baseline=False),
+        baseline=_best(evidence.table, space.train.objective.metric, baseline=True),
+        floor=dict(floor(dataset.train.labels, dataset.valid.labels, dataset.manifest.shape())),
+        models=evidence.models,
+        parent_run_id=parent_run_id,
+    )
+
+
+def count_states(runs: list[Finished]) -> dict[str, int]:
+    """Trials by how they ended."""
+    counted = Counter(run.outcome.state for run in runs)
+    return {state: counted.get(state, 0) for state in ("complete", "pruned", "failed", "running")}
+
+
+def _best(table: dict[str, list[Standing]], metric: str, *, baseline: bool) -> dict[str, Best]:
+    rows = {condition: first_of(rows, baseline=baseline) for condition, rows in table.items()}
+    return {
+        condition: Best(trial=f"{row.arm}-{row.source}", metric=metric, mean=row.mean, sd=row.sd, seeds=row.seeds)
+        for condition, row in rows.items()
+        if row is not None
+    }
