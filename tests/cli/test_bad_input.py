@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 import yaml
 
+from gapwise.testing.texts import spoken
+
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "search_spaces" / "smoke.yaml"
 TRAIN = ROOT / "search_spaces" / "train_prlf.yaml"
@@ -446,3 +448,28 @@ def test_an_unknown_registered_model_is_refused(refuse: Refuse, name: str) -> No
 )
 def test_a_wrong_command_line_is_one_line_too(refuse: Refuse, words: tuple[object, ...], said: str) -> None:
     assert said in refuse(*words)
+
+
+TEXT = ROOT / "search_spaces" / "train_text_mosi.yaml"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.text.path=/no/such/model", "error: model.text.path: no model at '/no/such/model' (allowed: "),
+        ("model.text.path=./model", "model.text.path: path must be an absolute folder, a hub name or 'minilm'"),
+        ("model.text.mode=tuned", "model.text.mode: Input should be 'frozen', 'prompted' or 'finetuned', got 'tuned'"),
+        ("model.text.modality=speech", "unknown modality 'speech' (allowed: audio, text)"),
+        ("model.text.path=minilm", "a sequence begins with token 2: the ids were made by another tokenizer"),
+    ],
+)
+def test_a_text_encoder_that_is_not_there_or_does_not_fit_is_refused(
+    refuse: Refuse, tmp_path_factory: pytest.TempPathFactory, setting: str, said: str
+) -> None:
+    data = tmp_path_factory.mktemp("spoken") / "d"
+    spoken(data)
+    assert said in refuse("train", TEXT, "--data", data, "--set", setting)
+
+
+def test_a_text_encoder_for_a_dataset_without_token_ids_is_refused(refuse: Refuse, small: Path) -> None:
+    assert "keeps no token ids of 'text' (allowed: none in this dataset)" in refuse("train", TEXT, "--data", small)

@@ -3,7 +3,7 @@
 import torch
 
 from gapwise.models.blocks.attention import keep_all
-from gapwise.models.blocks.encoder import Encoded
+from gapwise.models.blocks.bank import Encoded
 from gapwise.models.blocks.prompting import PromptAttention
 from gapwise.spec.model import PromiseSpec
 

@@ -19,6 +19,11 @@ from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.store import TrainSplit
 from gapwise.spec.train import TrainSpec
 
+Rows = NDArray[np.int64]
+
+WINDOW = 8
+"""Batches that are bucketed by length together."""
+
 
 class Views(NamedTuple):
     """The same samples as training sees them and with nothing hidden."""
@@ -38,6 +43,23 @@ def steps_per_epoch(samples: int, batch_size: int) -> int:
     return -(-samples // batch_size)
 
 
+def bucketed(split: TrainSplit, batches: list[Rows], *, seed: int, epoch: int) -> list[Rows]:
+    """Batches of the same sizes and samples, windows of `WINDOW` batches regrouped so that lengths are alike.
+
+    Trimmed batches then waste little. Within a window, rows are dealt by length and the batches return in random order,
+    so that an epoch does not run from short to long. Still a function of (split, seed, epoch) alone.
+    """
+    name = stream(seed=seed, split=split.name, epoch=epoch, purpose="order of buckets")
+    draw = uniforms(name, np.arange(len(batches), dtype=np.uint64), 1)[:, 0]
+    made: list[Rows] = []
+    for start in range(0, len(batches), WINDOW):
+        window = batches[start : start + WINDOW]
+        rows = np.concatenate(window)
+        dealt = np.split(rows[split.by_length(rows)], np.cumsum([len(batch) for batch in window])[:-1])
+        made += [dealt[place] for place in np.argsort(draw[start : start + WINDOW], kind="stable")]
+    return made
+
+
 class EpochBatches(Dataset[Views]):
     """Batch i of one epoch, restricted to this worker's share (rows rank, rank + world, ... of the global batch)."""
 
@@ -48,7 +70,8 @@ class EpochBatches(Dataset[Views]):
         self._seed, self._epoch = spec.seed, epoch
         self._rank, self._world = share
         order = epoch_order(split, seed=spec.seed, epoch=epoch)
-        self._batches = np.array_split(order, steps_per_epoch(len(split), spec.batch_size))
+        batches = np.array_split(order, steps_per_epoch(len(split), spec.batch_size))
+        self._batches = bucketed(split, batches, seed=spec.seed, epoch=epoch) if split.trimmed else batches
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -66,7 +89,7 @@ def samples_of(keys: Keys, complete: ModalityBatch) -> Samples:
     return Samples(
         keys=keys,
         lengths={name: mask.sum(1).numpy() for name, mask in complete.attend.items()},
-        steps={name: int(value.shape[1]) for name, value in complete.values.items()},
+        steps=complete.steps(),
     )
 
 

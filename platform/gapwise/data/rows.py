@@ -1,7 +1,8 @@
 """Samples as table rows, the form in which a served model is asked: one column a modality, JSON-compatible cells.
 
 A cell is a list of frames, each a list of numbers; a modality of one step may be one flat list. A missing modality is
-null. A missing frame is null or a frame of NaN: its position still counts, for positions carry meaning.
+null. A missing frame is null or a frame of NaN: its position still counts, for positions carry meaning. Where a model
+reads token ids, a token is a frame of one number.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapwise.data.batch import ModalityBatch
-from gapwise.data.shape import DataShape, ModalityShape
+from gapwise.data.batch import ModalityBatch, Tokens
+from gapwise.data.shape import DataShape, ModalityShape, TokenShape
+from gapwise.data.tokens import as_tokens
 from gapwise.errors import DataError
 
 Frames = NDArray[np.float32]
@@ -20,8 +22,9 @@ Frames = NDArray[np.float32]
 
 def to_rows(batch: ModalityBatch) -> dict[str, list[Frames | None]]:
     """Columns by modality. Frames that are not attended become NaN, up to the last attended one; none is null."""
+    numbers = {name: one.ids.unsqueeze(-1).float() for name, one in batch.tokens.items()}
     columns: dict[str, list[Frames | None]] = {}
-    for name, value_BTD in batch.values.items():
+    for name, value_BTD in {**batch.values, **numbers}.items():
         column: list[Frames | None] = []
         for frames_TD, attend_T in zip(value_BTD.numpy(), batch.attend[name].numpy(), strict=True):
             length = int(attend_T.nonzero()[0].max()) + 1 if attend_T.any() else 0
@@ -34,8 +37,8 @@ def to_rows(batch: ModalityBatch) -> dict[str, list[Frames | None]]:
 def from_rows(columns: Mapping[str, Sequence[Any]], shape: DataShape, *, mask_visible: bool) -> ModalityBatch:
     """A batch from columns; a modality without a column is missing in every row.
 
-    Raises DataError for an unknown modality, another number of features, more frames than the model was built for, or
-    a number that is not finite inside a frame that is otherwise there.
+    Raises DataError for an unknown modality, another number of features, more frames than the model was built for, a
+    number that is not finite inside a frame that is otherwise there, or token ids of another tokenizer.
     """
     unknown = sorted(set(columns) - set(shape.modalities))
     if unknown:
@@ -43,17 +46,34 @@ def from_rows(columns: Mapping[str, Sequence[Any]], shape: DataShape, *, mask_vi
     count = len(next(iter(columns.values()), ()))
     if not count:
         raise DataError("no rows to predict", where="input")
-    values, attend = {}, {}
+    values, attend, tokens = {}, {}, {}
     for name, modality in shape.modalities.items():
         cells = columns[name] if name in columns else [None] * count
         value_BTD = np.zeros((count, modality.max_length, modality.dim), np.float32)
         attend_BT = np.zeros((count, modality.max_length), bool)
+        seen_BT = np.zeros_like(attend_BT)
         for row, cell in enumerate(cells):
             frames_TD, seen_T = _frames(cell, modality, where=f"row {row}, {name}")
             value_BTD[row, : len(frames_TD)] = frames_TD
             attend_BT[row, : len(frames_TD)] = seen_T if mask_visible else True
-        values[name], attend[name] = torch.from_numpy(value_BTD), torch.from_numpy(attend_BT)
-    return ModalityBatch(values=values, attend=attend, labels=torch.zeros(count), rows=torch.arange(count))
+            seen_BT[row, : len(frames_TD)] = seen_T
+        attend[name] = torch.from_numpy(attend_BT)
+        if modality.tokens is None:
+            values[name] = torch.from_numpy(value_BTD)
+        else:
+            tokens[name] = _tokens(value_BTD[:, :, 0], seen_BT, modality.tokens, where=name)
+    return ModalityBatch(values, attend, torch.zeros(count), torch.arange(count), tokens)
+
+
+def _tokens(number_BT: Frames, seen_BT: NDArray[np.bool_], shape: TokenShape, *, where: str) -> Tokens:
+    """Ids from numbers; where no token was seen, the unknown one."""
+    wrong = number_BT[
+        seen_BT & ((number_BT != np.floor(number_BT)) | (number_BT < 0) | (number_BT >= shape.vocabulary))
+    ]
+    if len(wrong):
+        allowed = f"whole numbers from 0 to {shape.vocabulary - 1}"
+        raise DataError(f"{wrong[0]:g} is no token id", where=where, allowed=allowed)
+    return as_tokens(np.where(seen_BT, number_BT, shape.unknown).astype(np.int64), seen_BT, shape)
 
 
 def _frames(cell: Any, modality: ModalityShape, *, where: str) -> tuple[Frames, NDArray[np.bool_]]:

@@ -8,18 +8,47 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, JsonValue
 
 Task = Literal["regression", "classification"]
+
+
+class TokenShape(BaseModel):
+    """A modality that is read as token ids: what they mean, and the pretrained encoder that knows them.
+
+    Resolved once, when a model is first built, so that a trained one needs no tokenizer.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    vocabulary: int
+    """Ids are below this."""
+    unknown: int
+    """The id that a missing token becomes."""
+    opening: int | None
+    """The id that every sequence begins with ([CLS]), never missing; None if the tokenizer has none."""
+    closing: int | None
+    """The id that every sequence ends with ([SEP]), never missing; None if the tokenizer has none."""
+    config: dict[str, JsonValue]
+    """The encoder's architecture, as its config.json has it."""
+    digest: str
+    """SHA-256 of the encoder's pretrained weights; empty where a model brings all of its weights itself."""
+
+    @property
+    def special(self) -> list[int]:
+        """Ids that are no content."""
+        return [one for one in (self.opening, self.closing) if one is not None]
 
 
 class ModalityShape(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     dim: int
-    """Features a frame."""
+    """Features a frame; a token is a frame of one number."""
     max_length: int
-    """Longest sample of any split, in frames."""
+    """Longest sample of any split, in frames or tokens."""
+    tokens: TokenShape | None = None
+    """Set where the modality is read as token ids."""
 
 
 class DataShape(BaseModel):

@@ -8,23 +8,25 @@ is logged. With `verify` the content is hashed again and refused if it is no lon
 Shape legend: N samples of the split, B rows asked for, T steps, D features, F frames of one part.
 """
 
+import copy
 import hashlib
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gapwise.data.arrays import Labels
+from gapwise.data.arrays import Labels, TokenArrays
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.exposure import count_exposures, record_exposure
 from gapwise.data.fingerprint import overall_fingerprint, part_digest, sample_digests, split_fingerprint
 from gapwise.data.manifest import SPLIT_NAMES, Manifest, read_manifest
 from gapwise.data.parts import Part, open_part
-from gapwise.data.shape import Moments, Statistics
+from gapwise.data.shape import DataShape, Moments, Statistics
+from gapwise.data.tokens import TokenColumn, joined, refuse_foreign_ids
 from gapwise.errors import DataError
 
 _FRAMES_AT_ONCE = 1 << 14
@@ -45,8 +47,36 @@ class Split:
         self.labels: Labels = np.concatenate([part.arrays.labels for part in self._parts])
         """(N,) float32 scores or int64 classes."""
         self.lengths = {name: self._joined_lengths(name) for name in manifest.modalities}
-        """(N,) int64 by modality, in frames; 0 where the sample has no such modality."""
+        """(N,) int64 by modality, in frames or tokens; 0 where the sample has no such modality."""
         self._starts = {name: self._joined_starts(name) for name in manifest.modalities}
+        self._columns: dict[str, TokenColumn] = {}
+
+    def reading(self, shape: DataShape) -> Self:
+        """This split as a model of `shape` reads it: token ids in place of the frames of some modalities.
+
+        Raises DataError if no such ids are kept, or if they are not those of the model's tokenizer.
+        """
+        other = copy.copy(self)
+        for name, modality in shape.modalities.items():
+            if modality.tokens is None:
+                continue
+            column = joined(self._token_parts(name), modality.tokens)
+            refuse_foreign_ids(column, f"{self.folder}/{self.name}/tokens:{name}")
+            other._columns = {**other._columns, name: column}
+            other.lengths = {**other.lengths, name: column.lengths}
+        return other
+
+    def by_length(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions within `rows` from short to long, where batches are trimmed; elsewhere as they are."""
+        if not self._columns:
+            return np.arange(len(rows))
+        lengths = sum(column.lengths[rows] for column in self._columns.values())
+        return np.argsort(lengths, kind="stable")
+
+    @property
+    def trimmed(self) -> bool:
+        """Whether batches are only as long as their longest sample, so that alike lengths belong together."""
+        return bool(self._columns)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,15 +100,34 @@ class Split:
         return [text for part in self._parts for text in part.arrays.raw[modality]]
 
     def tokens(self, modality: str) -> list[NDArray[np.int32]]:
-        """Token ids of every sample; KeyError if the manifest says that none are kept."""
-        kept = [part.arrays.tokens[modality] for part in self._parts]
+        """Token ids of every sample; DataError if none are kept."""
+        kept = self._token_parts(modality)
         return [ids for tokens in kept for ids in np.split(tokens.ids, tokens.offsets[1:-1])]
 
+    def longest_tokens(self, modality: str) -> int:
+        """The most tokens of any sample; DataError if none are kept."""
+        return max(int(np.diff(tokens.offsets).max()) for tokens in self._token_parts(modality))
+
+    def _token_parts(self, modality: str) -> list[TokenArrays]:
+        kept = sorted(name for name, record in self.manifest.modalities.items() if record.tokens)
+        if modality not in kept:
+            raise DataError(
+                f"keeps no token ids of {modality!r}", where=str(self.folder), allowed=kept or "none in this dataset"
+            )
+        return [part.arrays.tokens[modality] for part in self._parts]
+
     def batch(self, rows: NDArray[np.int64]) -> ModalityBatch:
-        """Collate `rows` (B,): every modality padded to the manifest's max_length, float32, zero past its length."""
+        """Collate `rows` (B,): every modality padded to the manifest's max_length, float32, zero past its length.
+
+        Token ids are padded to the longest of these rows only.
+        """
         rows = np.asarray(rows, dtype=np.int64)
-        values, attend = {}, {}
+        values, attend, tokens = {}, {}, {}
+        for name, column in self._columns.items():
+            tokens[name], attend[name] = column.collate(rows)
         for name, record in self.manifest.modalities.items():
+            if name in tokens:
+                continue
             lengths_B = self.lengths[name][rows]
             values[name] = torch.from_numpy(self._gather(name, rows, lengths_B))
             attend[name] = torch.from_numpy(np.arange(record.max_length) < lengths_B[:, None])
@@ -87,6 +136,7 @@ class Split:
             attend=attend,
             labels=torch.from_numpy(self.labels[rows]),
             rows=torch.from_numpy(rows.copy()),
+            tokens=tokens,
         )
 
     def frames(self, modality: str) -> Iterator[NDArray[np.float64]]:
@@ -174,6 +224,11 @@ class Dataset:
         """What was trained on, in full: `dataset` and each split by name."""
         splits = {str(name): record.fingerprint for name, record in self.manifest.splits.items()}
         return {"dataset": self.manifest.fingerprint, **splits}
+
+    def longest_tokens(self, modality: str) -> int:
+        """The most tokens of any sample of any split, as the manifest's max_length is for frames: no exposure."""
+        test = TestSplit(self.folder, self.manifest)
+        return max(split.longest_tokens(modality) for split in (self.train, self.valid, test))
 
     def exposures(self) -> int:
         """How often the test split was read."""

@@ -11,6 +11,7 @@ from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, SpecError
 from gapwise.evaluation.objective import settled
+from gapwise.models.reading import read_shape
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
@@ -48,10 +49,12 @@ def train_run(
 def check_train(spec: TrainSpec, dataset: Dataset, *, workers: int, resume: Path | None) -> None:
     """Refuse, writing nothing, what cannot be trained here; `resume` is the folder of the run to continue.
 
-    Raises SpecError for a metric that the task does not have or more workers than samples, CheckpointError for a run
-    that is finished, unknown here, or was started with another spec or dataset.
+    Raises SpecError for a metric that the task does not have, more workers than samples or a text encoder that is not
+    there, DataError for one that does not fit the dataset's token ids, CheckpointError for a run that is finished,
+    unknown here, or was started with another spec or dataset.
     """
     spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
+    read_shape(spec.model, dataset)
     smallest_batch = len(dataset.train) // steps_per_epoch(len(dataset.train), spec.batch_size)
     most = min(smallest_batch, len(dataset.valid))
     if workers > most:

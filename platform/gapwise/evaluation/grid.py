@@ -78,15 +78,15 @@ def predict_grid(
     chosen = build_protocol(protocol)
     conditions = chosen.conditions(split.lengths)
     seeds = mask_seeds if chosen.seeded else mask_seeds[:1]
-    parts = []
+    parts, order = [], split.by_length(rows)
     for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = rows[start : start + _CHUNK_ROWS]
+        chunk = rows[order[start : start + _CHUNK_ROWS]]
         base = split.batch(chunk)
         samples = samples_of(split.keys[chunk], base)
         observed = [chosen.evaluation(samples, split=split.name, mask_seed=seed) for seed in seeds]
         masks = [by_condition[condition] for condition in conditions for by_condition in observed]
         parts.append(_forward(predict, base, masks, mask_visible=protocol.mask_visible))
-    joined = np.concatenate(parts, axis=1)
+    joined = np.concatenate(parts, axis=1)[:, np.argsort(order)]
     return Outputs(conditions, joined.reshape(len(conditions), len(seeds), *joined.shape[1:]))
 
 

@@ -92,6 +92,14 @@ class MultimodalModel(nn.Module, ABC):
         return state
 
 
+class OwnRate(nn.Module):
+    """A part of a model whose parameters move at a peak learning rate of their own."""
+
+    def __init__(self, learning_rate: float) -> None:
+        super().__init__()
+        self.learning_rate = learning_rate
+
+
 class Alone:
     """The collective of a single worker."""
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks.attention import Drop, keep_all
-from gapwise.models.blocks.encoder import EncoderBank
+from gapwise.models.blocks.bank import EncoderBank
 from gapwise.models.blocks.heads import TaskHead
 from gapwise.models.interface import Collective, Loss, MultimodalModel, Noise, Prediction, State, mean_over_batch
 from gapwise.spec.model import LateFusionSpec

@@ -18,7 +18,8 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks import reliability
 from gapwise.models.blocks.attention import Drop, keep_all
-from gapwise.models.blocks.encoder import EncoderBank, learnable_tokens
+from gapwise.models.blocks.bank import EncoderBank
+from gapwise.models.blocks.encoder import learnable_tokens
 from gapwise.models.blocks.heads import TaskHead
 from gapwise.models.blocks.interaction import Interaction, ProgInteract
 from gapwise.models.blocks.reliability import Choice, Judgement, UnimodalHeads

@@ -21,8 +21,9 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks import contrastive
 from gapwise.models.blocks.attention import Drop, Transformer, keep_all
+from gapwise.models.blocks.bank import Encoded, EncoderBank
 from gapwise.models.blocks.contrastive import Points
-from gapwise.models.blocks.encoder import Encoded, EncoderBank, learnable_tokens
+from gapwise.models.blocks.encoder import learnable_tokens
 from gapwise.models.blocks.heads import LinearBank, TaskHead
 from gapwise.models.blocks.prompting import PromptAttention, Prompted, others
 from gapwise.models.interface import (
@@ -87,7 +88,7 @@ class Promise(MultimodalModel):
         self.register_hyperparameters(dropout=spec.dropout, tau_cross=spec.tau_cross, tau_intra=spec.tau_intra)
         self.register_hyperparameters(w_cross=spec.w_cross, w_intra=spec.w_intra, w_rec=spec.w_rec)
         self.register_hyperparameters(label_bandwidth=spec.label_bandwidth)
-        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities)
+        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities, spec.prompt_length)
         self.prompting = PromptAttention(spec, len(self.modalities))
         self.fusion = Fusion(spec, len(self.modalities))
         self.project = LinearBank(1 + len(self.modalities), spec.width, spec.projection)
@@ -121,7 +122,7 @@ class Promise(MultimodalModel):
         return Prediction(output=self.head(fused_BW, keep_all), diagnostics={"fused": fused_BW})
 
     def _view(self, batch: ModalityBatch, drop: Drop) -> View:
-        encoded = self.encoders(batch, drop)
+        encoded = self.encoders(batch, drop, self.prompting.prompts)
         prompted = self.prompting(encoded, drop)
         return View(encoded, prompted, self.fusion(prompted, encoded.available, drop))
 

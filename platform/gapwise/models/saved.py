@@ -2,7 +2,8 @@
 
 A *model folder* (`model.safetensors` + `model.json`) is what evaluation, the registry and the served model read:
 weights with their digest, the spec, the data's shape and fingerprints, and validation figures. It is enough to answer;
-it is not enough to continue training (that is a snapshot, see `training.checkpoint`).
+it is not enough to continue training (that is a snapshot, see `training.checkpoint`). A finetuned text encoder is part
+of the weights; of a frozen one only the path and a digest are kept, and held against what is found there.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from gapwise.data.shape import DataShape, Moments, Statistics
 from gapwise.errors import CheckpointError
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import MultimodalModel, State
+from gapwise.models.reading import own_weights
 from gapwise.spec.train import TrainSpec
 
 FORMAT_VERSION = 1
@@ -165,7 +167,11 @@ def _statistics(fields: dict[str, Any]) -> Statistics:
 
 
 def rebuild(folder: ModelFolder) -> MultimodalModel:
-    """The trained model in evaluation mode, on CPU."""
-    model = build_model(folder.spec.model, folder.shape, folder.statistics, folder.spec.seed)
+    """The trained model in evaluation mode, on CPU.
+
+    Raises SpecError or CheckpointError if it rests on a frozen text encoder that is not here, or has changed.
+    """
+    shape = own_weights(folder.shape, folder.spec.model.text)
+    model = build_model(folder.spec.model, shape, folder.statistics, folder.spec.seed)
     model.load_state_dict(folder.weights)
     return model.eval()

@@ -77,13 +77,19 @@ def _tables(grid: Grid) -> dict[str, Any]:
 
 
 def refuse_other_shape(model: ModelFolder, dataset: Dataset) -> None:
-    theirs, ours = _outline(dataset.manifest.shape()), _outline(model.shape)
+    as_ids = {name for name, record in dataset.manifest.modalities.items() if record.tokens}
+    as_ids &= {name for name, one in model.shape.modalities.items() if one.tokens is not None}
+    theirs, ours = _outline(dataset.manifest.shape(), as_ids), _outline(model.shape, as_ids)
     if theirs != ours:
         raise DataError(f"the data is {theirs}", where=str(dataset.folder), allowed=f"the model's {ours}")
 
 
-def _outline(shape: DataShape) -> str:
-    dims = ", ".join(f"{name} {one.dim}" for name, one in sorted(shape.modalities.items()))
+def _outline(shape: DataShape, as_ids: set[str]) -> str:
+    """The kind of data in words; modalities in `as_ids` are read as token ids, so their features do not matter."""
+    dims = ", ".join(
+        f"{name} {'tokens' if one.tokens is not None or name in as_ids else one.dim}"
+        for name, one in sorted(shape.modalities.items())
+    )
     classes = f" of {shape.classes}" if shape.task == "classification" else ""
     return f"{shape.task}{classes} on {dims}"
 
@@ -94,4 +100,4 @@ def _grid(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: 
     def answer(batch: ModalityBatch) -> torch.Tensor:
         return network.predict(batch, state).output
 
-    return robustness_grid(answer, split, protocol, range(1, mask_seeds + 1), model.shape)
+    return robustness_grid(answer, split.reading(model.shape), protocol, range(1, mask_seeds + 1), model.shape)

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, model_validator
 
 from gapwise.spec.base import Spec
+from gapwise.spec.text import TextSpec
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -34,6 +35,8 @@ class EncoderSpec(Spec):
     """Probability of dropping an activation, in encoders, fusion and heads."""
     task_loss: Literal["l1", "mse", "huber"] = "l1"
     """Regression only; classes use cross-entropy. l1 is the reported metric itself."""
+    text: TextSpec | None = None
+    """Reads one modality as token ids through a pretrained encoder; without it, frames are read everywhere."""
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> "EncoderSpec":

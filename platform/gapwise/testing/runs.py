@@ -3,7 +3,7 @@
 from gapwise.data.store import Dataset, statistics
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import NoSink
-from gapwise.training.job import Job, Trained
+from gapwise.training.job import Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
 
@@ -26,14 +26,7 @@ def tiny_spec(model: str, **changes: object) -> TrainSpec:
 
 
 def job_on(dataset: Dataset, spec: TrainSpec) -> Job:
-    return Job(
-        spec=spec,
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )
+    return whole_job(spec, dataset, statistics(dataset.train))
 
 
 def trained_on(dataset: Dataset, spec: TrainSpec) -> tuple[Job, Trained]:

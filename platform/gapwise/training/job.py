@@ -8,8 +8,10 @@ from torch import nn
 
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.data.store import Dataset, TrainSplit, ValidationSplit
+from gapwise.data.tokens import token_statistics
 from gapwise.evaluation.objective import settled
 from gapwise.models.interface import Alone, Collective, MultimodalModel, State
+from gapwise.models.reading import read_shape
 from gapwise.spec.train import TrainSpec
 from gapwise.training.protocols import EpochReport
 
@@ -46,14 +48,16 @@ class Job:
 def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_last: bool = False) -> Job:
     """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once.
 
-    Raises SpecError for a metric or missing rates that the dataset does not have.
+    Raises SpecError for a metric or missing rates that the dataset does not have; SpecError or DataError where the spec
+    names a text encoder that is not there or does not fit the data.
     """
+    shape = read_shape(spec.model, dataset)
     return Job(
         spec=settled(spec, dataset.manifest.shape(), dataset.valid.labels),
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=moments,
+        train=dataset.train.reading(shape),
+        valid=dataset.valid.reading(shape),
+        shape=shape,
+        statistics=token_statistics(moments, shape),
         fingerprints=dataset.fingerprints(),
         keep_last=keep_last,
     )

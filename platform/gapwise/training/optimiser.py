@@ -1,10 +1,15 @@
-"""AdamW without decay on vectors, and a learning rate that is a pure function of the step."""
+"""AdamW without decay on vectors, and a learning rate that is a pure function of the step.
+
+All parameters follow one schedule; those with a learning rate of their own (a finetuned text encoder) at a multiple.
+"""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gapwise.models.interface import OwnRate
 from gapwise.spec.train import OptimiserSpec
 
 FINAL_SHARE = 0.1
@@ -12,13 +17,20 @@ FINAL_SHARE = 0.1
 
 
 def build_optimiser(model: nn.Module, spec: OptimiserSpec) -> torch.optim.AdamW:
-    """Matrices decay, vectors (biases, norms, scales) do not."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [one for one in trained if one.ndim >= 2], "weight_decay": spec.weight_decay},
-        {"params": [one for one in trained if one.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=spec.lr)
+    """Matrices decay, vectors (biases, norms, scales) do not. Groups say at which multiple of the rate they move."""
+    own = [module for module in model.modules() if isinstance(module, OwnRate)]
+    elsewhere = {parameter for module in own for parameter in module.parameters()}
+    groups = _groups([one for one in model.parameters() if one not in elsewhere], 1.0, spec)
+    for module in own:
+        groups += _groups(list(module.parameters()), module.learning_rate / spec.lr, spec)
+    return torch.optim.AdamW(groups, lr=spec.lr)
+
+
+def _groups(parameters: list[nn.Parameter], multiple: float, spec: OptimiserSpec) -> list[dict[str, Any]]:
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    matrices, vectors = [one for one in trained if one.ndim >= 2], [one for one in trained if one.ndim < 2]
+    decays = ((matrices, spec.weight_decay), (vectors, 0.0))
+    return [{"params": some, "weight_decay": decay, "multiple": multiple} for some, decay in decays if some]
 
 
 def learning_rate(spec: OptimiserSpec, step: int, total_steps: int) -> float:
@@ -32,7 +44,7 @@ def learning_rate(spec: OptimiserSpec, step: int, total_steps: int) -> float:
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["multiple"]
 
 
 def optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

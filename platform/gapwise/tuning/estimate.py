@@ -13,6 +13,7 @@ from gapwise.evaluation.objective import settled
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
 from gapwise.spec.search import Choices, Fixed, Parameter, SearchSpec
+from gapwise.training.job import whole_job
 from gapwise.tuning.space import check_space, default_values, trial_spec
 
 _PROBE_STEPS = 3
@@ -76,8 +77,9 @@ def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], d
 def _epoch_seconds(space: SearchSpec, arm: str, data: Path) -> float:
     dataset = open_dataset(data)
     spec = trial_spec(space, arm, default_values(space, arm), seed=space.seed)
-    model = build_model(spec.model, dataset.manifest.shape(), statistics(dataset.train), spec.seed)
-    batches = EpochBatches(dataset.train, spec, epoch=0, share=(0, 1))
+    job = whole_job(spec, dataset, statistics(dataset.train))
+    model = build_model(spec.model, job.shape, job.statistics, spec.seed)
+    batches = EpochBatches(job.train, spec, epoch=0, share=(0, 1))
     noise, state = SeededNoise(torch.Generator().manual_seed(0)), model.initial_state()
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -84,5 +84,5 @@ def median_index(costs: Sequence[float]) -> int:
 
 
 def median_epoch(epochs: Sequence[int]) -> int:
-    """Epochs that a refit trains: the median of the seeds' best epochs, rounded up (too few cost more than too many)."""
+    """Epochs that a refit trains: the median of the seeds' best epochs, rounded up: too few cost more than too many."""
     return max(1, math.ceil(median(epochs)))

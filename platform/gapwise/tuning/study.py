@@ -18,6 +18,7 @@ from gapwise.data.store import Dataset, open_dataset
 from gapwise.distributed.side_by_side import pending, run_all
 from gapwise.errors import StudyError
 from gapwise.evaluation.objective import settled
+from gapwise.models.reading import read_shape
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
@@ -28,7 +29,7 @@ from gapwise.tuning.observer import Watcher, observing
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, first_of, median_epoch, standings
-from gapwise.tuning.space import check_space
+from gapwise.tuning.space import check_space, default_values, trial_spec
 from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
 
@@ -95,12 +96,15 @@ def _asked(space: SearchSpec, dataset: Dataset) -> dict[str, Any]:
 def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
     """Whether `open_study` would succeed; writes nothing.
 
-    Raises SpecError for a name that cannot be a folder's, and StudyError for a name in use, for nothing
-    to resume, and for another space or dataset, saying what differs. The number of trials may grow.
+    Raises SpecError for a name that cannot be a folder's, StudyError for a name in use without `resume`, for nothing to
+    resume, and for another space or dataset, saying what differs, SpecError or DataError for a text encoder that is not
+    there or does not fit the dataset. The number of trials may grow.
     """
     refuse_unusable_name(name, where="--study")
     check_space(space)
     space = settled_space(space, dataset)
+    for arm in space.arm_names():
+        read_shape(trial_spec(space, arm, default_values(space, arm), seed=space.seed).model, dataset)
     file = folder / STUDY_FILE
     asked = _asked(space, dataset)
     if not file.exists():

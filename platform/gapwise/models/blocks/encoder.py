@@ -3,35 +3,23 @@
 Every model uses the same encoders, so that a comparison between models compares what they do about missing modalities.
 Frames under a mask are replaced by zero at the entrance, by selection, so that not even a NaN under a mask can reach
 the output. A modality without any frame yields finite summaries, which `available` tells the caller to ignore.
-Refuses a batch with other modalities, other features, or longer samples than the model was built for.
 
-Shape legend: B samples, T steps, D features, N tokens after shortening, R frames a token (stride), M modalities,
-S summary tokens, W model width.
+Shape legend: B samples, T steps, D features, N tokens after shortening, R frames a token (stride), S summary tokens,
+W model width.
 """
 
 import math
-from collections.abc import Mapping
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import ModalityShape, Moments
-from gapwise.errors import DataError
 from gapwise.models.blocks.attention import Drop, Transformer, split_axis
 from gapwise.spec.model import EncoderSpec
 
 PROMPT_DEVIATION = 0.02
 """Standard deviation of every learnable token at the start (methods.md)."""
-
-
-class Encoded(NamedTuple):
-    """`summary` is (B, M, S, W), modalities in the order of sorted names; `available` is (B, M) bool."""
-
-    summary: Tensor
-    available: Tensor
 
 
 def learnable_tokens(*shape: int) -> nn.Parameter:
@@ -95,35 +83,3 @@ class ModalityEncoder(nn.Module):
         if self.shorten is not None:
             tokens_BNW, attend_BN = self.shorten(torch.where(attend_BT1, tokens_BNW, 0.0), attend_BT)
         return tokens_BNW + self.positions[: tokens_BNW.shape[1]], attend_BN
-
-
-class EncoderBank(nn.Module):
-    """One encoder a modality, and their summaries side by side in the order of sorted names.
-
-    Raises DataError, from shapes alone, for a batch that the encoders were not built for.
-    """
-
-    def __init__(self, spec: EncoderSpec, shapes: Mapping[str, ModalityShape], moments: Mapping[str, Moments]) -> None:
-        super().__init__()
-        self.names = tuple(sorted(shapes))
-        self.shapes = {name: shapes[name] for name in self.names}
-        # The prefix keeps a modality called "type" or "keys" from meeting an attribute of ModuleDict.
-        self.encoders = nn.ModuleDict(
-            {f"of_{name}": ModalityEncoder(spec, shapes[name], moments[name]) for name in self.names}
-        )
-
-    def forward(self, batch: ModalityBatch, drop: Drop) -> Encoded:
-        self.refuse_foreign(batch)
-        summaries = [self.encoders[f"of_{name}"](batch.values[name], batch.attend[name], drop) for name in self.names]
-        available = [batch.attend[name].any(dim=1) for name in self.names]
-        return Encoded(torch.stack(summaries, dim=1), torch.stack(available, dim=1))
-
-    def refuse_foreign(self, batch: ModalityBatch) -> None:
-        if tuple(sorted(batch.values)) != self.names:
-            raise DataError(f"batch has modalities {sorted(batch.values)}", allowed=self.names)
-        for name, shape in self.shapes.items():
-            _, steps, dim = batch.values[name].shape
-            if dim != shape.dim:
-                raise DataError(f"batch has {dim} features a frame", where=name, allowed=str(shape.dim))
-            if steps > shape.max_length:
-                raise DataError(f"batch has {steps} frames a sample", where=name, allowed=f"1 to {shape.max_length}")

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from gapwise.models.blocks.attention import Attention, AttentionPool, Drop, FeedForward, Memory, split_axis
-from gapwise.models.blocks.encoder import Encoded, learnable_tokens
+from gapwise.models.blocks.bank import Encoded
+from gapwise.models.blocks.encoder import learnable_tokens
 from gapwise.spec.model import PromiseSpec
 
 
