@@ -53,8 +53,9 @@ check: setup  ## format, lint, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# One thread: on tiny models a second one only waits, on a busy machine for very long.
 test: setup  ## all tests, those that start Ray included
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 bench: setup  ## orchestration a trial and training steps, as ratios in one run; writes tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
