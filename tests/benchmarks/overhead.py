@@ -18,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -127,7 +128,7 @@ def _summary(gaps: dict[str, list[float]], first: dict[str, list[float]]) -> dic
     cost = {kind: statistics.median(values) for kind, values in gaps.items()}
     overhead = {kind: cost[kind] - cost["plain"] for kind in ("warm", "nested")}
     return {
-        "command": "python tests/benchmarks/overhead.py",
+        "command": f"python {shlex.join(sys.argv)}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "trials": {kind: len(values) for kind, values in gaps.items()},
         "seconds_a_trial": cost,

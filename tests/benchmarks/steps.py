@@ -10,7 +10,9 @@ import argparse
 import json
 import os
 import platform
+import shlex
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -85,7 +87,7 @@ def measure(rounds: int, steps: int) -> dict[str, Any]:
             seconds[name] += taken if index else []
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     return {
-        "command": "python tests/benchmarks/steps.py",
+        "command": f"python {shlex.join(sys.argv)}",
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "steps": rounds * steps,
         "milliseconds_a_step": {name: 1000 * value for name, value in medians.items()},
