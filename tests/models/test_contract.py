@@ -24,6 +24,18 @@ class TestPrlf(ModelContract):
     spec = PrlfSpec()
 
 
+class TestLateFusionExperts(ModelContract):
+    spec = LateFusionSpec(readout="experts", encoder="statistics", components=3)
+
+
+class TestPromiseExperts(ModelContract):
+    spec = PromiseSpec(prompt_length=2, scenario_length=2, projection=8, readout="experts", components=3)
+
+
+class TestPrlfExperts(ModelContract):
+    spec = PrlfSpec(readout="experts", encoder="statistics")
+
+
 class TestPrlfTrace(ModelContract):
     spec = PrlfSpec(fisher="trace")
 

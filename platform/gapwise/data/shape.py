@@ -4,6 +4,7 @@ It is stored in every checkpoint beside the training-split statistics, so that a
 another dataset refused, without opening the data it was trained on.
 """
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -76,3 +77,5 @@ class Statistics(NamedTuple):
     modalities: dict[str, Moments]
     label_mean: float
     label_deviation: float
+    principal: Mapping[str, NDArray[np.float32]] = {}
+    """(P, D) principal directions by modality, where a model asks for them; its weights keep them afterwards."""

@@ -1,6 +1,7 @@
 """`late_fusion`: the baseline that every comparison carries (methods.md section 3).
 
-The mean of the available modalities' summaries, then an MLP. It shares its encoders with the other models, so that
+The mean of the available modalities' summaries, then an MLP (with `readout: experts`, a control, the product of what
+each of them says by itself). It shares its encoders with the other models, so that
 whatever they gain over it comes from what they do about missing modalities. It never looks at the complete view.
 
 Shape legend: B samples, M modalities, S summary tokens, W model width.
@@ -14,6 +15,7 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks.attention import Drop, keep_all
 from gapwise.models.blocks.bank import EncoderBank
+from gapwise.models.blocks.experts import ExpertsHead
 from gapwise.models.blocks.heads import TaskHead
 from gapwise.models.interface import Collective, Loss, MultimodalModel, Noise, Prediction, State, mean_over_batch
 from gapwise.spec.model import LateFusionSpec
@@ -28,27 +30,34 @@ class LateFusion(MultimodalModel):
         super().__init__()
         self.modalities = tuple(sorted(shape.modalities))
         self.register_hyperparameters(dropout=spec.dropout)
-        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities)
-        self.head = TaskHead(spec.width, spec, shape, statistics)
+        self.encoders = EncoderBank(spec, shape.modalities, statistics)
+        self.head: TaskHead | ExpertsHead
+        if spec.readout == "experts":
+            self.head = ExpertsHead(len(self.modalities), spec.width, spec, shape)
+        else:
+            self.head = TaskHead(spec.width, spec, shape, statistics)
 
     def forward(
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
     ) -> Loss:
         """The task loss on the incomplete view."""
         del complete
-        output = self._answer(incomplete, partial(noise.dropout, probability=self.dropout))
+        output = self._output(incomplete, partial(noise.dropout, probability=self.dropout))
         loss_B = self.head.loss(output, incomplete.labels)
         task = mean_over_batch(loss_B, loss_B.new_ones(loss_B.shape), workers)
         return Loss(total=task, terms={"task": task.detach()}, state=state)
 
     def predict(self, batch: ModalityBatch, state: State) -> Prediction:
         del state
-        return Prediction(output=self._answer(batch, keep_all), diagnostics={})
+        return Prediction(output=self.head.answer(self._output(batch, keep_all)), diagnostics={})
 
-    def _answer(self, batch: ModalityBatch, drop: Drop) -> Tensor:
+    def _output(self, batch: ModalityBatch, drop: Drop) -> Tensor:
         summary_BMSW, available_BM = self.encoders(batch, drop)
+        if isinstance(self.head, ExpertsHead):
+            voted: Tensor = self.head(summary_BMSW.mean(2), available_BM, drop)
+            return voted
         share_BM = available_BM.to(summary_BMSW.dtype)
         share_BM = share_BM / share_BM.sum(1, keepdim=True).clamp_min(1.0)
         mean_BW = (share_BM.unsqueeze(-1) * summary_BMSW.mean(2)).sum(1)
-        answer: Tensor = self.head(mean_BW, drop)
-        return answer
+        output: Tensor = self.head(mean_BW, drop)
+        return output

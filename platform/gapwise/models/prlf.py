@@ -20,6 +20,7 @@ from gapwise.models.blocks import reliability
 from gapwise.models.blocks.attention import Drop, keep_all
 from gapwise.models.blocks.bank import EncoderBank
 from gapwise.models.blocks.encoder import learnable_tokens
+from gapwise.models.blocks.experts import ExpertsHead
 from gapwise.models.blocks.heads import TaskHead
 from gapwise.models.blocks.interaction import Interaction, ProgInteract
 from gapwise.models.blocks.reliability import Choice, Judgement, UnimodalHeads
@@ -45,13 +46,13 @@ class Judged(NamedTuple):
 
 
 class Read(NamedTuple):
-    """One view to its end: `lead` (B, S, W) is the normalised dominant, `features` (B, 2W) what the head reads."""
+    """One view to its end: `lead` (B, S, W) is the normalised dominant, `rest` (B, M, W) every modality, pooled."""
 
     score: Tensor
     choice: Choice
     interaction: Interaction
     lead: Tensor
-    features: Tensor
+    rest: Tensor
 
 
 class Prlf(MultimodalModel):
@@ -77,12 +78,16 @@ class Prlf(MultimodalModel):
         self.register_hyperparameters(w_align=spec.w_align, w_cons=spec.w_cons)
         self.register_hyperparameters(confidence_scale=spec.confidence_scale)
         self.register_hyperparameters(statistics_momentum=spec.statistics_momentum)
-        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities)
+        self.encoders = EncoderBank(spec, shape.modalities, statistics)
         self.heads = UnimodalHeads(spec.width, len(self.modalities), shape, statistics)
         self.placeholder = learnable_tokens(len(self.modalities), spec.summary_tokens, spec.width)
         self.interact = ProgInteract(spec.width, spec.heads, spec.steps)
         self.norm = nn.LayerNorm(spec.width)
-        self.head = TaskHead(2 * spec.width, spec, shape, statistics)
+        self.head: TaskHead | ExpertsHead
+        if spec.readout == "experts":
+            self.head = ExpertsHead(len(self.modalities), 2 * spec.width, spec, shape)
+        else:
+            self.head = TaskHead(2 * spec.width, spec, shape, statistics)
 
     def initial_state(self) -> State:
         """Running statistics of both cues; for `ema` also the empirical Fisher information by modality, (M,)."""
@@ -99,7 +104,7 @@ class Prlf(MultimodalModel):
         student = self._judge(incomplete, drop)
         after = self._observe(student, state, workers)
         read = self._read(student, after, drop)
-        output = self.head(read.features, drop)
+        output = self._output(student, read, drop)
         with torch.no_grad():
             teacher = self._judge(complete, keep_all)
             target_BSW = self._read(teacher, after, keep_all).lead
@@ -122,7 +127,7 @@ class Prlf(MultimodalModel):
         read = self._read(judged, state, keep_all)
         dominant_B = torch.where(judged.available.any(1), read.choice.hard.argmax(1), -1)
         diagnostics = {"score": read.score, "reliability": read.choice.weight, "dominant": dominant_B}
-        return Prediction(output=self.head(read.features, keep_all), diagnostics=diagnostics)
+        return Prediction(output=self.head.answer(self._output(judged, read, keep_all)), diagnostics=diagnostics)
 
     def refresh(self, batch: ModalityBatch, state: State, step: int, workers: Collective) -> State:
         """`ema` only, every `fisher_every` steps: squared gradients of the unimodal loss by encoder.
@@ -176,9 +181,18 @@ class Prlf(MultimodalModel):
         interaction = self.interact(torch.where(known_BM11, judged.summary, self.placeholder), choice, drop)
         lead_BSW = self.norm(interaction.dominant)
         rest_BMW = self.norm(interaction.tokens).mean(2)
-        mixed_BW = torch.einsum("bm,bmw->bw", choice.weight, rest_BMW)
-        features_BX = torch.cat([lead_BSW.mean(1), mixed_BW], dim=-1)
-        return Read(score_BM, choice, interaction, lead_BSW, features_BX)
+        return Read(score_BM, choice, interaction, lead_BSW, rest_BMW)
+
+    def _output(self, judged: Judged, read: Read, drop: Drop) -> Tensor:
+        output: Tensor
+        lead_BW = read.lead.mean(1)
+        if isinstance(self.head, ExpertsHead):
+            parts_BMX = torch.cat([lead_BW.unsqueeze(1).expand_as(read.rest), read.rest], dim=-1)
+            output = self.head(parts_BMX, judged.available, drop)
+        else:
+            mixed_BW = torch.einsum("bm,bmw->bw", read.choice.weight, read.rest)
+            output = self.head(torch.cat([lead_BW, mixed_BW], dim=-1), drop)
+        return output
 
     def _unimodal(self, judged: Judged, labels_B: Tensor, workers: Collective) -> dict[str, Tensor]:
         """Each term averaged over a sample's available modalities, then over the samples that have any."""

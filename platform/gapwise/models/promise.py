@@ -24,6 +24,7 @@ from gapwise.models.blocks.attention import Drop, Transformer, keep_all
 from gapwise.models.blocks.bank import Encoded, EncoderBank
 from gapwise.models.blocks.contrastive import Points
 from gapwise.models.blocks.encoder import learnable_tokens
+from gapwise.models.blocks.experts import ExpertsHead
 from gapwise.models.blocks.heads import LinearBank, TaskHead
 from gapwise.models.blocks.prompting import PromptAttention, Prompted, others
 from gapwise.models.interface import (
@@ -88,18 +89,22 @@ class Promise(MultimodalModel):
         self.register_hyperparameters(dropout=spec.dropout, tau_cross=spec.tau_cross, tau_intra=spec.tau_intra)
         self.register_hyperparameters(w_cross=spec.w_cross, w_intra=spec.w_intra, w_rec=spec.w_rec)
         self.register_hyperparameters(label_bandwidth=spec.label_bandwidth)
-        self.encoders = EncoderBank(spec, shape.modalities, statistics.modalities, spec.prompt_length)
+        self.encoders = EncoderBank(spec, shape.modalities, statistics, spec.prompt_length)
         self.prompting = PromptAttention(spec, len(self.modalities))
         self.fusion = Fusion(spec, len(self.modalities))
         self.project = LinearBank(1 + len(self.modalities), spec.width, spec.projection)
-        self.head = TaskHead(spec.width, spec, shape, statistics)
+        self.head: TaskHead | ExpertsHead
+        if spec.readout == "experts":
+            self.head = ExpertsHead(1 + len(self.modalities), spec.width, spec, shape)
+        else:
+            self.head = TaskHead(spec.width, spec, shape, statistics)
 
     def forward(
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
     ) -> Loss:
         drop = partial(noise.dropout, probability=self.dropout)
         student = self._view(incomplete, drop)
-        output = self.head(student.fused, drop)
+        output = self._output(student, drop)
         with torch.no_grad():
             teacher = self._view(complete, keep_all)
             target = self._points(teacher, incomplete.rows, COMPLETE)
@@ -118,13 +123,24 @@ class Promise(MultimodalModel):
     def predict(self, batch: ModalityBatch, state: State) -> Prediction:
         """Diagnostics: `fused` (B, W)."""
         del state
-        fused_BW = self._view(batch, keep_all).fused
-        return Prediction(output=self.head(fused_BW, keep_all), diagnostics={"fused": fused_BW})
+        view = self._view(batch, keep_all)
+        return Prediction(output=self.head.answer(self._output(view, keep_all)), diagnostics={"fused": view.fused})
 
     def _view(self, batch: ModalityBatch, drop: Drop) -> View:
         encoded = self.encoders(batch, drop, self.prompting.prompts)
         prompted = self.prompting(encoded, drop)
         return View(encoded, prompted, self.fusion(prompted, encoded.available, drop))
+
+    def _output(self, view: View, drop: Drop) -> Tensor:
+        output: Tensor
+        if isinstance(self.head, ExpertsHead):
+            # z and every present modality vote; what was generated only repeats what the others say.
+            parts_BNW = torch.cat([view.fused.unsqueeze(1), view.prompted.tokens.mean(2)], dim=1)
+            available_BM = view.encoded.available
+            output = self.head(parts_BNW, torch.cat([available_BM.any(1, keepdim=True), available_BM], dim=1), drop)
+        else:
+            output = self.head(view.fused, drop)
+        return output
 
     def _points(self, view: View, rows_B: Tensor, number: int) -> Points:
         """Unit-sphere projections, (1 + M, B, P): z first, then every z_m.

@@ -15,6 +15,8 @@ from gapwise.spec.text import TextSpec
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Temperature = Annotated[float, Field(gt=0.0)]
+MOST_COMPONENTS = 32
+"""Principal directions of a modality that a model may ask for."""
 Fisher = Literal["precision", "trace", "ema"]
 
 
@@ -31,10 +33,22 @@ class EncoderSpec(Spec):
     """S: learnable query tokens that summarise a modality."""
     max_tokens: Annotated[int, Field(ge=8, le=512)] = 64
     """Longer sequences are brought down to this many tokens by a masked strided convolution."""
+    encoder: Literal["transformer", "statistics"] = "transformer"
+    """`transformer`: queries summarise a modality's frames by attention. `statistics`: two layers on the mean, spread
+    and number of its frames, at a fraction of the price and blind to their order."""
+    components: Annotated[int, Field(ge=0, le=MOST_COMPONENTS)] = 0
+    """Frames are first brought down to this many principal directions of the training samples' means (never trained;
+    for wide features and few samples); 0 keeps every feature. A modality read as token ids ignores it."""
+    readout: Literal["pooled", "experts"] = "pooled"
+    """`pooled`: one MLP on the fused representation. `experts`: each modality votes on the label's distribution, a
+    product of experts, trained by cross-entropy and answered by its median (ours)."""
+    hypotheses: Annotated[int, Field(ge=1, le=16)] = 4
+    """`experts` only: joint explanations that the votes are mixed over."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Probability of dropping an activation, in encoders, fusion and heads."""
     task_loss: Literal["l1", "mse", "huber"] = "l1"
-    """Regression only; classes use cross-entropy. l1 is the reported metric itself."""
+    """Regression only; classes use cross-entropy. l1 is the reported metric itself. With `experts`, mse answers with
+    the distribution's mean, the others with its median."""
     text: TextSpec | None = None
     """Reads one modality as token ids through a pretrained encoder; without it, frames are read everywhere."""
 

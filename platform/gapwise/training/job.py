@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gapwise.data.principal import with_directions
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.data.store import Dataset, TrainSplit, ValidationSplit
 from gapwise.data.tokens import token_statistics
@@ -52,6 +53,7 @@ def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_la
     names a text encoder that is not there or does not fit the data.
     """
     shape = read_shape(spec.model, dataset)
+    moments = with_directions(moments, dataset.train) if spec.model.components else moments
     return Job(
         spec=settled(spec, dataset.manifest.shape(), dataset.valid.labels),
         train=dataset.train.reading(shape),

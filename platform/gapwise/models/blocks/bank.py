@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from gapwise.data.batch import ModalityBatch
-from gapwise.data.shape import ModalityShape, Moments
+from gapwise.data.shape import ModalityShape, Statistics
 from gapwise.errors import DataError
 from gapwise.models.blocks.attention import Drop
-from gapwise.models.blocks.encoder import ModalityEncoder
+from gapwise.models.blocks.frames import FrameEncoder, frame_encoder
 from gapwise.models.blocks.text import TextEncoder
 from gapwise.spec.model import EncoderSpec
 
@@ -40,7 +40,7 @@ class EncoderBank(nn.Module):
         self,
         spec: EncoderSpec,
         shapes: Mapping[str, ModalityShape],
-        moments: Mapping[str, Moments],
+        statistics: Statistics,
         prompts: int | None = None,
     ) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class EncoderBank(nn.Module):
         self.shapes = {name: shapes[name] for name in self.names}
         # The prefix keeps a modality called "type" or "keys" from meeting an attribute of ModuleDict.
         self.encoders = nn.ModuleDict(
-            {f"of_{name}": _encoder(spec, name, shapes[name], moments[name], prompts) for name in self.names}
+            {f"of_{name}": _encoder(spec, name, shapes[name], statistics, prompts) for name in self.names}
         )
 
     def forward(self, batch: ModalityBatch, drop: Drop, prompts_MLW: Tensor | None = None) -> Encoded:
@@ -82,8 +82,8 @@ class EncoderBank(nn.Module):
 
 
 def _encoder(
-    spec: EncoderSpec, name: str, shape: ModalityShape, moments: Moments, prompts: int | None
-) -> ModalityEncoder | TextEncoder:
+    spec: EncoderSpec, name: str, shape: ModalityShape, statistics: Statistics, prompts: int | None
+) -> FrameEncoder | TextEncoder:
     if spec.text is None or name != spec.text.modality:
-        return ModalityEncoder(spec, shape, moments)
+        return frame_encoder(spec, shape, statistics.modalities[name], statistics.principal.get(name))
     return TextEncoder(spec, spec.text, shape, prompts)

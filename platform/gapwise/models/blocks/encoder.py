@@ -1,8 +1,7 @@
-"""From a modality's frames to S summary tokens: standardise, project, shorten, attend (methods.md section 1, ours).
+"""From a modality's frames to S summary tokens: stem, project, shorten, attend (methods.md section 1, ours).
 
 Every model uses the same encoders, so that a comparison between models compares what they do about missing modalities.
-Frames under a mask are replaced by zero at the entrance, by selection, so that not even a NaN under a mask can reach
-the output. A modality without any frame yields finite summaries, which `available` tells the caller to ignore.
+A modality without any frame yields finite summaries, which `available` tells the caller to ignore.
 
 Shape legend: B samples, T steps, D features, N tokens after shortening, R frames a token (stride), S summary tokens,
 W model width.
@@ -10,12 +9,15 @@ W model width.
 
 import math
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gapwise.data.shape import ModalityShape, Moments
 from gapwise.models.blocks.attention import Drop, Transformer, split_axis
+from gapwise.models.blocks.stem import Stem
 from gapwise.spec.model import EncoderSpec
 
 PROMPT_DEVIATION = 0.02
@@ -51,17 +53,17 @@ class MaskedShortening(nn.Module):
 class ModalityEncoder(nn.Module):
     """One modality's encoder. Sequences may be shorter than `shape.max_length`, never longer."""
 
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, spec: EncoderSpec, shape: ModalityShape, moments: Moments) -> None:
+    def __init__(
+        self,
+        spec: EncoderSpec,
+        shape: ModalityShape,
+        moments: Moments,
+        principal_PD: NDArray[np.float32] | None = None,
+    ) -> None:
         super().__init__()
         stride = math.ceil(shape.max_length / spec.max_tokens)
-        # Not persistent: the checkpoint keeps the statistics themselves, and one truth is enough.
-        scale_D = 1.0 / torch.tensor(moments.deviation)
-        self.register_buffer("scale", scale_D, persistent=False)
-        self.register_buffer("shift", -torch.tensor(moments.mean) * scale_D, persistent=False)
-        self.project = nn.Linear(shape.dim, spec.width)
+        self.stem = Stem(spec, shape, moments, principal_PD)
+        self.project = nn.Linear(self.stem.features, spec.width)
         self.shorten = MaskedShortening(spec.width, stride) if stride > 1 else None
         self.positions = learnable_tokens(math.ceil(shape.max_length / stride), spec.width)
         self.queries = learnable_tokens(spec.summary_tokens, spec.width)
@@ -77,9 +79,7 @@ class ModalityEncoder(nn.Module):
         return summary_BSW
 
     def _tokens(self, value_BTD: Tensor, attend_BT: Tensor) -> tuple[Tensor, Tensor]:
-        attend_BT1 = attend_BT.unsqueeze(-1)
-        standard_BTD = torch.where(attend_BT1, torch.addcmul(self.shift, value_BTD, self.scale), 0.0)
-        tokens_BNW, attend_BN = self.project(standard_BTD), attend_BT
+        tokens_BNW, attend_BN = self.project(self.stem(value_BTD, attend_BT)), attend_BT
         if self.shorten is not None:
-            tokens_BNW, attend_BN = self.shorten(torch.where(attend_BT1, tokens_BNW, 0.0), attend_BT)
+            tokens_BNW, attend_BN = self.shorten(torch.where(attend_BT.unsqueeze(-1), tokens_BNW, 0.0), attend_BT)
         return tokens_BNW + self.positions[: tokens_BNW.shape[1]], attend_BN

@@ -109,6 +109,10 @@ class TaskHead(nn.Module):
         answer_BO: Tensor = self.mlp(features_BI, drop)
         return self.scale.to_label(answer_BO.squeeze(-1)) if self.task == "regression" else answer_BO
 
+    def answer(self, output: Tensor) -> Tensor:
+        """What is predicted: here the output itself."""
+        return output
+
     def loss(self, output: Tensor, labels_B: Tensor) -> Tensor:
         """(B,): the spec's distance in label units, or cross-entropy in nats."""
         if self.task == "classification":

@@ -23,7 +23,8 @@ from gapwise.data.batch import Tokens
 from gapwise.data.shape import ModalityShape, Moments
 from gapwise.models import pretrained
 from gapwise.models.blocks.attention import Drop, keep_all
-from gapwise.models.blocks.encoder import ModalityEncoder, learnable_tokens
+from gapwise.models.blocks.encoder import learnable_tokens
+from gapwise.models.blocks.frames import frame_encoder
 from gapwise.models.interface import OwnRate
 from gapwise.spec.model import EncoderSpec
 from gapwise.spec.text import TextSpec
@@ -50,7 +51,8 @@ class TextEncoder(nn.Module):
         self.prompts = learnable_tokens(length, spec.width) if length and prompts is None else None
         self.lift = nn.Linear(spec.width, states) if length else None
         plain = Moments(np.zeros(states, np.float32), np.ones(states, np.float32))
-        self.summarise = ModalityEncoder(spec, ModalityShape(dim=states, max_length=shape.max_length), plain)
+        whole = spec.model_copy(update={"components": 0})
+        self.summarise = frame_encoder(whole, ModalityShape(dim=states, max_length=shape.max_length), plain)
 
     def forward(self, tokens: Tokens, attend_BT: Tensor, drop: Drop, prompts_LW: Tensor | None = None) -> Tensor:
         """(B, S, W) summary tokens; finite for any `attend_BT`."""
