@@ -1,6 +1,7 @@
 """Two real processes under gloo must compute what one worker computes on the global batch.
 
-Faked: the cluster, by two processes of this machine that meet through a file. Shards are uneven on purpose (5 + 4).
+Faked: the cluster, by two processes of this machine that meet through a file. Shards are uneven on purpose (5 + 4),
+and dealt as the loader deals them, so that a gathered batch is in another order than the batch of one worker.
 """
 
 import os
@@ -32,12 +33,15 @@ CASES: dict[str, tuple[ModelSpec, Task]] = {
     "promise": (PromiseSpec(prompt_length=3, scenario_length=2, projection=8), "regression"),
     "promise without prompts": (PromiseSpec(prompt_length=0), "regression"),
     "promise classes": (PromiseSpec(prompt_length=3, scenario_length=2, projection=8), "classification"),
+    "promise, a batch larger than its queue": (PromiseSpec(projection=8, queue=4), "regression"),
+    "promise, a queue that cuts a batch": (PromiseSpec(projection=8, queue=13), "classification"),
+    "promise without a queue": (PromiseSpec(projection=8, queue=0), "regression"),
     "prlf precision": (PrlfSpec(), "regression"),
     "prlf trace": (PrlfSpec(fisher="trace"), "classification"),
     "prlf ema": (PrlfSpec(fisher="ema", fisher_every=1), "regression"),
 }
 Found = list[tuple[dict[str, tuple[dict[str, Tensor], State, Tensor]], tuple[Tensor, Tensor]]]
-SHARDS = (slice(0, 5), slice(5, 9))
+SHARDS = (slice(0, None, 2), slice(1, None, 2))
 
 
 def part(batch: ModalityBatch, rows: slice) -> ModalityBatch:

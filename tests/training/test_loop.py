@@ -92,6 +92,17 @@ def test_a_run_killed_in_the_middle_of_an_epoch_continues_to_the_same_weights(
         assert torch.equal(ours, theirs)
 
 
+def test_a_snapshot_carries_the_queue_and_what_is_shipped_does_not(job: Job, tmp_path: Path) -> None:
+    job = replace(job, spec=spec_of("promise"))
+    with pytest.raises(Interrupted):
+        fit(job, Listener(), DyingSink(tmp_path, job.spec, Position(1, 1)))
+    snapshot = DirectorySink(tmp_path, job.spec).load()
+    assert snapshot is not None
+    assert snapshot.tensors["state"]["queue_valid"][0].sum() == len(job.train) + 100
+    assert "best_state" not in snapshot.tensors
+    assert fit(job, Listener(), NoSink()).state == {}
+
+
 def test_a_truncated_snapshot_is_one_clear_error(job: Job, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         fit(job, Listener(), DyingSink(tmp_path, job.spec, Position(1, 0)))

@@ -16,6 +16,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "no_cccl": {"w_intra": 0.0},
         "no_contrast": {"w_cross": 0.0, "w_intra": 0.0},
         "no_reconstruction": {"w_rec": 0.0},
+        "no_queue": {"queue": 0},
     },
     "prlf": {
         "no_interaction": {"steps": 0},

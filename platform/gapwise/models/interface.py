@@ -2,8 +2,8 @@
 
 `forward` is the training objective, because DDP and `torch.func.functional_call` both go through `forward`;
 `predict` is what a served model answers. Whatever changes during training other than parameters is explicit: running
-statistics travel as `State` in and out, dropout noise comes from a `Noise` that the caller owns, and sums over the
-global batch go through a `Collective`, so the same code runs on one worker, on many, and fused over trials.
+statistics and queues travel as `State` in and out, dropout noise comes from a `Noise` that the caller owns, and sums
+over the global batch go through a `Collective`, so the same code runs on one worker, on many, and fused over trials.
 Hyperparameters that trials differ in (temperatures, weights, dropout) are non-persistent buffers, so that vmap stacks
 them.
 """
@@ -73,8 +73,12 @@ class MultimodalModel(nn.Module, ABC):
             self.register_buffer(name, torch.tensor(float(value)), persistent=False)
 
     def initial_state(self) -> State:
-        """Running statistics before the first step; empty where the model keeps none."""
+        """Running statistics and queues before the first step; empty where the model keeps none."""
         return {}
+
+    def serving_state(self, state: State) -> State:
+        """What of `state` `predict` needs, and a trained model is kept with; the rest serves training alone."""
+        return state
 
     @abstractmethod
     def forward(

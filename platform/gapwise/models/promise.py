@@ -5,7 +5,8 @@ level (FNCL) and a cohesion-driven intra-modal level (CCCL). Everything else is 
 the paper's. The complete view is a teacher: it enters only as a target, so it is computed without gradient and without
 dropout, at a third of the price of a second student.
 
-Not here: the queue of negatives, which methods.md names as an option.
+The teacher's points stay in a queue for the steps that follow, as further negatives of FNCL. They serve CCCL too, by
+their labels: in a small batch few labels are close, and its gallery holds the teacher's points anyway.
 
 Shape legend: B samples, G samples of the global batch, M modalities, S summary tokens, N fusion tokens, W model width,
 P projection size.
@@ -27,6 +28,7 @@ from gapwise.models.blocks.encoder import learnable_tokens
 from gapwise.models.blocks.experts import ExpertsHead
 from gapwise.models.blocks.heads import LinearBank, TaskHead
 from gapwise.models.blocks.prompting import PromptAttention, Prompted, others
+from gapwise.models.blocks.queue import Queue
 from gapwise.models.interface import (
     Collective,
     Loss,
@@ -48,6 +50,15 @@ class View(NamedTuple):
     encoded: Encoded
     prompted: Prompted
     fused: Tensor
+
+
+class Gallery(NamedTuple):
+    """What anchors are compared with: both views of the global batch, (1 + M, G, P) each, its labels, and the queue."""
+
+    incomplete: Points
+    complete: Points
+    labels: Tensor
+    queue: Queue
 
 
 class Fusion(nn.Module):
@@ -86,6 +97,7 @@ class Promise(MultimodalModel):
         super().__init__()
         self.modalities = tuple(sorted(shape.modalities))
         self.task = shape.task
+        self.queue_shape = (1 + len(self.modalities), spec.queue, spec.projection)
         self.register_hyperparameters(dropout=spec.dropout, tau_cross=spec.tau_cross, tau_intra=spec.tau_intra)
         self.register_hyperparameters(w_cross=spec.w_cross, w_intra=spec.w_intra, w_rec=spec.w_rec)
         self.register_hyperparameters(label_bandwidth=spec.label_bandwidth)
@@ -99,6 +111,15 @@ class Promise(MultimodalModel):
         else:
             self.head = TaskHead(spec.width, spec, shape, statistics)
 
+    def initial_state(self) -> State:
+        """The empty queue; nothing for a queue without slots."""
+        return self._empty_queue().to_state()
+
+    def serving_state(self, state: State) -> State:
+        """Nothing: the queue serves training alone."""
+        del state
+        return {}
+
     def forward(
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
     ) -> Loss:
@@ -109,16 +130,17 @@ class Promise(MultimodalModel):
             teacher = self._view(complete, keep_all)
             target = self._points(teacher, incomplete.rows, COMPLETE)
         points = self._points(student, incomplete.rows, INCOMPLETE)
-        every = contrastive.gather(stack(points, target), workers)
+        gallery = self._gallery(points, target, incomplete.labels, state, workers)
         task_B = self.head.loss(output, incomplete.labels)
         terms = {
             "task": mean_over_batch(task_B, task_B.new_ones(task_B.shape), workers),
-            "fncl": self._fncl(points, every, workers),
-            "cccl": self._cccl(points, every, incomplete.labels, workers),
+            "fncl": self._fncl(points, gallery, workers),
+            "cccl": self._cccl(points, gallery, incomplete.labels, workers),
             "reconstruction": reconstruction(student, teacher, workers),
         }
         weights = {"fncl": self.w_cross, "cccl": self.w_intra, "reconstruction": self.w_rec}
-        return Loss(weighted_sum(terms, weights), {name: term.detach() for name, term in terms.items()}, state)
+        after = gallery.queue.pushed(gallery.complete, gallery.labels).to_state()
+        return Loss(weighted_sum(terms, weights), {name: term.detach() for name, term in terms.items()}, after)
 
     def predict(self, batch: ModalityBatch, state: State) -> Prediction:
         """Diagnostics: `fused` (B, W)."""
@@ -154,25 +176,33 @@ class Promise(MultimodalModel):
         valid_BN = torch.cat([some_B1, real_BM], dim=1)
         return contrastive.points(self.project(pooled_BNW).transpose(0, 1), valid_BN.T, rows_B, number)
 
-    def _fncl(self, points: Points, every: Points, workers: Collective) -> Tensor:
+    def _empty_queue(self) -> Queue:
+        labels = self.tau_cross.dtype if self.task == "regression" else torch.int64
+        return Queue.empty(self.queue_shape, self.tau_cross, labels)
+
+    def _gallery(self, points: Points, target: Points, labels_B: Tensor, state: State, workers: Collective) -> Gallery:
+        kinds, slots, _ = self.queue_shape
+        every = contrastive.gather(stack(points, target), workers)
+        complete = every.part(kinds, 2 * kinds)._replace(view=torch.full_like(every.view, COMPLETE))
+        queue = Queue.of_state(state) if slots else self._empty_queue()
+        return Gallery(every.part(0, kinds), complete, workers.gather(labels_B), queue)
+
+    def _fncl(self, points: Points, gallery: Gallery, workers: Collective) -> Tensor:
         """Cross-modal level: z with each z_m, both ways, and z of the incomplete view towards that of the complete."""
-        modalities = len(self.modalities)
-        fused, each = points.part(0, 1), points.part(1, 1 + modalities)
-        across = contrastive.symmetric_info_nce(fused, each, self.tau_cross, workers, every.part(0, 1 + modalities))
-        whole = every.part(1 + modalities, 2 + modalities)
+        fused, each = points.part(0, 1), points.part(1, 1 + len(self.modalities))
+        own = contrastive.together(gallery.incomplete, gallery.queue.points)
+        across = contrastive.symmetric_info_nce(fused, each, self.tau_cross, workers, own)
+        whole = contrastive.together(gallery.complete.part(0, 1), gallery.queue.points.part(0, 1))
         return across + contrastive.info_nce(fused, whole, self.tau_cross, workers)
 
-    def _cccl(self, points: Points, every: Points, labels_B: Tensor, workers: Collective) -> Tensor:
+    def _cccl(self, points: Points, gallery: Gallery, labels_B: Tensor, workers: Collective) -> Tensor:
         """Intra-modal level: inside each modality, generated and real vectors of both views, weighted by label."""
-        modalities = len(self.modalities)
-        own = every.part(1, 1 + modalities)
-        whole = every.part(2 + modalities, 2 + 2 * modalities)
-        gallery = contrastive.together(own, whole._replace(view=torch.full_like(whole.view, COMPLETE)))
-        labels_G = workers.gather(labels_B).repeat(2)
+        among = contrastive.together(gallery.incomplete, gallery.complete, gallery.queue.points)
+        labels_G = torch.cat([gallery.labels, gallery.labels, gallery.queue.labels])
         bandwidth = self.label_bandwidth if self.task == "regression" else None
         weight_BG = contrastive.closeness(labels_B, labels_G, bandwidth)
-        each = points.part(1, 1 + modalities)
-        return contrastive.supervised_contrast(each, gallery, weight_BG, self.tau_intra, workers)
+        each, rest = (one.part(1, 1 + len(self.modalities)) for one in (points, among))
+        return contrastive.supervised_contrast(each, rest, weight_BG, self.tau_intra, workers)
 
 
 def stack(first: Points, second: Points) -> Points:

@@ -1,8 +1,8 @@
 """What a person may choose about a model. One class a model, told apart by `name`.
 
 PROMISE and PRLF are reconstructions (the papers' bodies were not available): each field that is a disputed choice is
-an option here, so that a team with the papers corrects it in one place. `prompt_length: 0` and a weight of 0 are the
-ablations.
+an option here, so that a team with the papers corrects it in one place. `prompt_length: 0`, `queue: 0` and a weight of
+0 are the ablations.
 """
 
 from typing import Annotated, Literal, get_args
@@ -89,6 +89,9 @@ class PromiseSpec(EncoderSpec):
     """Weight of the reconstruction of a known modality's tokens; 0 is the paper-like ablation."""
     label_bandwidth: Annotated[float, Field(gt=0.0)] = 1.0
     """h of the CCCL weights exp(-|y_i - y_j| / h), in label units (regression only)."""
+    queue: Annotated[int, Field(ge=0, le=65536)] = 512
+    """Samples of earlier steps whose complete-view vectors FNCL and CCCL are also compared with, because small batches
+    starve InfoNCE. 0 is the ablation: nothing is kept."""
 
 
 class PrlfSpec(EncoderSpec):

@@ -100,10 +100,10 @@ def stir(model: MultimodalModel, factor: float) -> None:
             buffer.mul_(factor)
 
 
-def stacked(models: list[MultimodalModel]) -> tuple[Named, Named, State]:
-    """Parameters, buffers and initial states of several configurations, each along a new first axis."""
+def stacked(models: list[MultimodalModel], states: list[State] | None = None) -> tuple[Named, Named, State]:
+    """Parameters, buffers and (initial) states of several configurations, each along a new first axis."""
     parameters, buffers = torch.func.stack_module_state(list(models))
-    states = [model.initial_state() for model in models]
+    states = [model.initial_state() for model in models] if states is None else states
     return parameters, buffers, {name: torch.stack([one[name] for one in states]) for name in states[0]}
 
 
@@ -131,8 +131,11 @@ class ModelContract:
         shape = synthetic_shape(modalities, task)
         return self.build(small(self.spec), shape), complete_batch(shape, SAMPLES)
 
-    def loss(self, model: MultimodalModel, complete: ModalityBatch, noise: Noise | None = None) -> Loss:
-        answer: Loss = model(incomplete_batch(complete), complete, model.initial_state(), noise or Quiet(), Alone())
+    def loss(
+        self, model: MultimodalModel, complete: ModalityBatch, noise: Noise | None = None, state: State | None = None
+    ) -> Loss:
+        state = model.initial_state() if state is None else state
+        answer: Loss = model(incomplete_batch(complete), complete, state, noise or Quiet(), Alone())
         return answer
 
     def test_everything_missing_gives_a_finite_answer_loss_and_gradient(self) -> None:
@@ -205,22 +208,28 @@ class ModelContract:
         models = [self.build(small(self.spec), shape, seed) for seed in range(3)]
         for position, model in enumerate(models):
             stir(model, 1.0 + 0.2 * position)
-        separate = [self._gradients(model, complete) for model in models]
-        fused_gradients, fused_loss = self._fused_gradients(models, complete)
-        for position, (gradients, loss) in enumerate(separate):
-            torch.testing.assert_close(fused_loss.total[position], loss.total)
-            for name, value in loss.state.items():
-                torch.testing.assert_close(fused_loss.state[name][position], value)
-            for name, gradient in gradients.items():
-                torch.testing.assert_close(fused_gradients[name][position], gradient, rtol=1e-7, atol=1e-10)
+        states = [model.initial_state() for model in models]
+        for _ in ("from the initial states", "from those that one step leaves"):
+            separate = [self._gradients(*both, complete) for both in zip(models, states, strict=True)]
+            fused_gradients, fused_loss = self._fused_gradients(models, states, complete)
+            for position, (gradients, loss) in enumerate(separate):
+                torch.testing.assert_close(fused_loss.total[position], loss.total)
+                for name, value in loss.state.items():
+                    torch.testing.assert_close(fused_loss.state[name][position], value)
+                for name, gradient in gradients.items():
+                    torch.testing.assert_close(fused_gradients[name][position], gradient, rtol=1e-7, atol=1e-10)
+            states = [loss.state for _, loss in separate]
 
-    def _gradients(self, model: MultimodalModel, complete: ModalityBatch) -> tuple[Named, Loss]:
-        loss = self.loss(model, complete)
+    def _gradients(self, model: MultimodalModel, state: State, complete: ModalityBatch) -> tuple[Named, Loss]:
+        model.zero_grad()
+        loss = self.loss(model, complete, state=state)
         differentiate(loss)
         return {name: part.grad for name, part in model.named_parameters() if part.grad is not None}, loss
 
-    def _fused_gradients(self, models: list[MultimodalModel], complete: ModalityBatch) -> tuple[Named, Loss]:
-        parameters, buffers, state = stacked(models)
+    def _fused_gradients(
+        self, models: list[MultimodalModel], states: list[State], complete: ModalityBatch
+    ) -> tuple[Named, Loss]:
+        parameters, buffers, state = stacked(models, states)
         incomplete = incomplete_batch(complete)
 
         def objective(part: Named, fixed: Named, now: State) -> tuple[Tensor, Loss]:
@@ -295,7 +304,8 @@ class ModelContract:
         with torch.autocast("cpu", torch.bfloat16):
             answer = model.predict(incomplete, state).output
         assert loss.total.isfinite() and answer.isfinite().all()
-        assert all(value.dtype == torch.float32 for value in state.values())
+        before = model.initial_state()
+        assert {name: one.dtype for name, one in state.items()} == {name: one.dtype for name, one in before.items()}
 
     def test_each_ablation_builds_and_trains_a_step(self) -> None:
         shape = synthetic_shape(3, "regression")
@@ -318,6 +328,12 @@ class ModelContract:
         before = model.initial_state()
         after = model.refresh(complete, self.loss(model, complete).state, 8, Alone())
         assert {name: value.shape for name, value in before.items()} == {name: one.shape for name, one in after.items()}
+
+    def test_the_state_kept_with_a_trained_model_is_enough_to_answer(self) -> None:
+        model, complete = self.ready()
+        state = self.loss(model, complete).state
+        whole, kept = (model.predict(complete, one).output for one in (state, model.serving_state(state)))
+        assert torch.equal(whole, kept)
 
     def test_any_number_of_modalities_and_either_task(self) -> None:
         for modalities in (1, 2, 3, 5):

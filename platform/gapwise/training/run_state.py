@@ -56,12 +56,12 @@ class RunState:
         return dict(zip(names, total.tolist(), strict=True))
 
     def close_epoch(self, report: EpochReport, *, keep: bool) -> None:
-        """Note an epoch; with `keep` its weights become the ones to ship."""
+        """Note an epoch; with `keep` its weights become the ones to ship, and its state what they answer with."""
         self.history.append(report)
         if keep:
             self.best_cost, self.best_epoch = report.cost, report.epoch
             self.best = copy.deepcopy(self.model.state_dict())
-            self.best_state = copy.deepcopy(self.state)
+            self.best_state = copy.deepcopy(self.model.serving_state(self.state))
 
     def load_best(self) -> None:
         self.model.load_state_dict(self.best)

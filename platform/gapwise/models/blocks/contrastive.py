@@ -4,7 +4,8 @@ Local anchors are compared with the gathered vectors of every worker, and averag
 usable anchors, so that the DDP average of gradients is the gradient of one worker holding the whole batch. Shards may
 be of uneven size, so "the same sample" is an equal row number, and "itself" an equal row number in the same view; a
 position in the gathered matrix is never relied on. An anchor without a positive or without a negative counts for
-nothing; it never gives NaN.
+nothing; it never gives NaN. A gallery may hold vectors of earlier steps (`QUEUED`); an anchor's own stale vector is
+neither positive nor negative.
 
 Shape legend: X any leading axes (they broadcast), B local anchors, G vectors of the global batch, P vector size.
 """
@@ -17,6 +18,9 @@ from torch.nn import functional
 
 from gapwise.models.blocks.attention import floored, split_axis
 from gapwise.models.interface import Collective, mean_over_batch
+
+QUEUED = -1
+"""The `view` of a vector that an earlier step has left."""
 
 
 class Points(NamedTuple):
@@ -33,6 +37,10 @@ class Points(NamedTuple):
     def part(self, start: int, stop: int) -> "Points":
         """Some of the first leading axis."""
         return self._replace(vector=self.vector[start:stop], valid=self.valid[start:stop])
+
+    def pick(self, which: Tensor | slice) -> "Points":
+        """Some samples, or all in another order."""
+        return Points(self.vector[..., which, :], self.valid[..., which], self.row[which], self.view[which])
 
 
 def points(vector_XBP: Tensor, valid_XB: Tensor, row_B: Tensor, view: int = 0) -> Points:
@@ -51,14 +59,19 @@ def gather(local: Points, workers: Collective) -> Points:
     return Points(vector_XGP, valid_XG, marks_GX[:, 0], marks_GX[:, 1])
 
 
-def together(first: Points, second: Points) -> Points:
-    """Both sets side by side along the sample axis."""
+def together(*sets: Points) -> Points:
+    """Several sets side by side along the sample axis."""
     return Points(
-        vector=torch.cat([first.vector, second.vector], dim=-2),
-        valid=torch.cat([first.valid, second.valid], dim=-1),
-        row=torch.cat([first.row, second.row]),
-        view=torch.cat([first.view, second.view]),
+        vector=torch.cat([one.vector for one in sets], dim=-2),
+        valid=torch.cat([one.valid for one in sets], dim=-1),
+        row=torch.cat([one.row for one in sets]),
+        view=torch.cat([one.view for one in sets]),
     )
+
+
+def same_sample(anchors: Points, gallery: Points) -> Tensor:
+    """(B, G) bool."""
+    return anchors.row.unsqueeze(-1) == gallery.row
 
 
 def info_nce(anchors: Points, gallery: Points, tau: Tensor, workers: Collective) -> Tensor:
@@ -66,8 +79,8 @@ def info_nce(anchors: Points, gallery: Points, tau: Tensor, workers: Collective)
 
     `anchors` are local, `gallery` is gathered. A sample that the global batch holds twice has two positives, averaged.
     """
-    same_BG = anchors.row.unsqueeze(-1) == gallery.row
-    candidate_XBG = gallery.valid.unsqueeze(-2)
+    same_BG = same_sample(anchors, gallery)
+    candidate_XBG = gallery.valid.unsqueeze(-2) & ~(same_BG & (gallery.view == QUEUED))
     logp_XBG = floored(anchors.vector @ gallery.vector.mT / tau, candidate_XBG).log_softmax(-1)
     positive_XBG = same_BG & candidate_XBG
     number_XB = positive_XBG.sum(-1)
@@ -99,7 +112,8 @@ def supervised_contrast(
     Supervised contrastive loss (Khosla et al. 2020) with weighted positives (ours). An anchor whose candidates all
     weigh the same has no negative, or no positive, and counts for nothing.
     """
-    itself_BG = (anchors.row.unsqueeze(-1) == gallery.row) & (anchors.view.unsqueeze(-1) == gallery.view)
+    same_view_BG = anchors.view.unsqueeze(-1) == gallery.view
+    itself_BG = same_sample(anchors, gallery) & (same_view_BG | (gallery.view == QUEUED))
     candidate_XBG = gallery.valid.unsqueeze(-2) & ~itself_BG
     logp_XBG = floored(anchors.vector @ gallery.vector.mT / tau, candidate_XBG).log_softmax(-1)
     weight_BG = weight_BG.to(logp_XBG.dtype)
