@@ -7,22 +7,22 @@ from gapwise.data.shape import DataShape
 from gapwise.models.blocks.attention import keep_all
 from gapwise.models.blocks.experts import GRID, ExpertsHead
 from gapwise.spec.model import LateFusionSpec
-from gapwise.testing.model_contract import small, synthetic_shape
+from gapwise.testing.model_contract import small, synthetic_shape, synthetic_statistics
 
 SCORES = synthetic_shape(2, "regression")
 CLASSES = synthetic_shape(2, "classification")
 
 
-def head_for(shape: DataShape, **fields: object) -> ExpertsHead:
+def head_for(shape: DataShape, values: tuple[float, ...] = (), **fields: object) -> ExpertsHead:
     torch.manual_seed(0)
     spec = small(LateFusionSpec.model_validate({"readout": "experts", **fields}))
-    return ExpertsHead(2, 16, spec, shape).double()
+    return ExpertsHead(2, 16, spec, shape, synthetic_statistics(shape)._replace(label_values=values)).double()
 
 
 def test_a_missing_expert_has_no_say_whatever_it_sees() -> None:
     head = head_for(SCORES)
     parts = torch.randn(3, 2, 16, dtype=torch.float64)
-    present = torch.tensor([[True, False]] * 3)
+    present = torch.tensor([[1.0, 0.0]] * 3)
     noisy = parts.clone()
     noisy[:, 1] = 1e3
     assert torch.equal(head(parts, present, keep_all), head(noisy, present, keep_all))
@@ -31,15 +31,15 @@ def test_a_missing_expert_has_no_say_whatever_it_sees() -> None:
 def test_with_nobody_present_the_prior_answers() -> None:
     head = head_for(SCORES)
     head.prior.data = torch.randn_like(head.prior)
-    logits = head(torch.randn(3, 2, 16, dtype=torch.float64), torch.zeros(3, 2, dtype=torch.bool), keep_all)
+    logits = head(torch.randn(3, 2, 16, dtype=torch.float64), torch.zeros(3, 2), keep_all)
     assert torch.allclose(logits, head.prior.logsumexp(0).expand(3, -1))
 
 
 def test_one_hypothesis_adds_log_likelihoods() -> None:
     head = head_for(SCORES, hypotheses=1)
     parts = torch.randn(3, 2, 16, dtype=torch.float64)
-    alone = [head(parts, torch.tensor([[number == 0, number == 1]] * 3), keep_all) for number in range(2)]
-    both = head(parts, torch.ones(3, 2, dtype=torch.bool), keep_all)
+    alone = [head(parts, torch.tensor([[1.0 - number, number]] * 3), keep_all) for number in range(2)]
+    both = head(parts, torch.ones(3, 2), keep_all)
     assert torch.allclose(both, alone[0] + alone[1] - head.prior[0])
 
 
@@ -51,7 +51,7 @@ def test_two_experts_at_odds_are_reconciled_by_a_second_hypothesis_only() -> Non
     parts = torch.zeros(256, 2, 16, dtype=torch.float64)
     parts[:, 0, 0] = sign * (1 - 2 * turned) * 3
     parts[:, 1, 0] = (turned - 0.5) * 6
-    present, labels, loss = torch.ones(256, 2, dtype=torch.bool), 2.0 * sign, {}
+    present, labels, loss = torch.ones(256, 2), 2.0 * sign, {}
     for hypotheses in (1, 2):
         head = head_for(SCORES, hypotheses=hypotheses)
         optimiser = torch.optim.Adam(head.parameters(), lr=0.02)
@@ -81,6 +81,23 @@ def test_the_median_lies_between_values_where_the_mass_does() -> None:
     assert head.answer(logits).item() == pytest.approx(middle.item(), abs=1e-6)
 
 
+def test_where_labels_are_few_the_answer_is_one_of_them() -> None:
+    head = head_for(SCORES, values=(-2.0, 0.5, 3.0))
+    logits = torch.log(torch.tensor([[0.4, 0.2, 0.4], [0.2, 0.2, 0.6], [0.6, 0.2, 0.2]], dtype=torch.float64))
+    assert head.answer(logits).tolist() == [0.5, 3.0, -2.0]
+    assert head.loss(logits, torch.tensor([0.6, 2.0, -9.0])).tolist() == pytest.approx([1.609, 0.511, 0.511], abs=1e-3)
+
+
+def test_a_vote_about_scores_is_gaussian_and_counts_by_the_share_observed() -> None:
+    head = head_for(SCORES, hypotheses=1)
+    parts = torch.randn(1, 2, 16, dtype=torch.float64)
+    whole, quarter = (head(parts, torch.tensor([[share, 0.0]], dtype=torch.float64), keep_all) for share in (1.0, 0.25))
+    assert torch.allclose(quarter, 0.5 * whole)
+    curvature = whole[0].diff().diff()
+    assert curvature.max() < 0
+    assert torch.allclose(curvature, curvature[0].expand_as(curvature))
+
+
 def test_under_mse_the_mean_is_answered() -> None:
     head = head_for(SCORES, task_loss="mse")
     logits = torch.full((1, GRID), -40.0, dtype=torch.float64)
@@ -96,6 +113,6 @@ def test_a_label_beyond_the_grid_gives_a_finite_loss() -> None:
 
 def test_classes_are_voted_on_directly() -> None:
     head = head_for(CLASSES)
-    logits = head(torch.randn(3, 2, 16, dtype=torch.float64), torch.ones(3, 2, dtype=torch.bool), keep_all)
+    logits = head(torch.randn(3, 2, 16, dtype=torch.float64), torch.ones(3, 2), keep_all)
     assert head.answer(logits) is logits
     assert logits.shape == (3, CLASSES.classes)

@@ -77,5 +77,7 @@ class Statistics(NamedTuple):
     modalities: dict[str, Moments]
     label_mean: float
     label_deviation: float
+    label_values: tuple[float, ...] = ()
+    """The labels that occur, in order, where they are few; empty for scores that lie anywhere."""
     principal: Mapping[str, NDArray[np.float32]] = {}
     """(P, D) principal directions by modality, where a model asks for them; its weights keep them afterwards."""

@@ -30,6 +30,8 @@ from gapwise.data.tokens import TokenColumn, joined, refuse_foreign_ids
 from gapwise.errors import DataError
 
 _FRAMES_AT_ONCE = 1 << 14
+_FEW_LABELS = 64
+"""Up to so many distinct labels, a score is taken to lie on one of them."""
 
 
 class Split:
@@ -271,11 +273,12 @@ def statistics(train: TrainSplit) -> Statistics:
     Streams in float64 (Chan, Golub and LeVeque 1979), so the data may be larger than memory.
     """
     labels = train.labels.astype(np.float64)
-    deviation = float(labels.std())
+    deviation, values = float(labels.std()), np.unique(labels)
     return Statistics(
         modalities={name: _moments(train, name) for name in train.manifest.modalities},
         label_mean=float(labels.mean()),
         label_deviation=deviation if deviation > 0 else 1.0,
+        label_values=tuple(values.tolist()) if len(values) <= _FEW_LABELS else (),
     )
 
 

@@ -33,7 +33,7 @@ class LateFusion(MultimodalModel):
         self.encoders = EncoderBank(spec, shape.modalities, statistics)
         self.head: TaskHead | ExpertsHead
         if spec.readout == "experts":
-            self.head = ExpertsHead(len(self.modalities), spec.width, spec, shape)
+            self.head = ExpertsHead(len(self.modalities), spec.width, spec, shape, statistics)
         else:
             self.head = TaskHead(spec.width, spec, shape, statistics)
 
@@ -52,12 +52,12 @@ class LateFusion(MultimodalModel):
         return Prediction(output=self.head.answer(self._output(batch, keep_all)), diagnostics={})
 
     def _output(self, batch: ModalityBatch, drop: Drop) -> Tensor:
-        summary_BMSW, available_BM = self.encoders(batch, drop)
+        summary_BMSW, available_BM, share_BM = self.encoders(batch, drop)
         if isinstance(self.head, ExpertsHead):
-            voted: Tensor = self.head(summary_BMSW.mean(2), available_BM, drop)
+            voted: Tensor = self.head(summary_BMSW.mean(2), share_BM, drop)
             return voted
-        share_BM = available_BM.to(summary_BMSW.dtype)
-        share_BM = share_BM / share_BM.sum(1, keepdim=True).clamp_min(1.0)
-        mean_BW = (share_BM.unsqueeze(-1) * summary_BMSW.mean(2)).sum(1)
+        weight_BM = available_BM.to(summary_BMSW.dtype)
+        weight_BM = weight_BM / weight_BM.sum(1, keepdim=True).clamp_min(1.0)
+        mean_BW = (weight_BM.unsqueeze(-1) * summary_BMSW.mean(2)).sum(1)
         output: Tensor = self.head(mean_BW, drop)
         return output

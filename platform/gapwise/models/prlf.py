@@ -38,10 +38,11 @@ from gapwise.spec.model import PrlfSpec
 
 
 class Judged(NamedTuple):
-    """One view after the encoders and the unimodal heads: `summary` (B, M, S, W), `available` (B, M)."""
+    """One view after the encoders (see `Encoded`) and the unimodal heads."""
 
     summary: Tensor
     available: Tensor
+    share: Tensor
     judgement: Judgement
 
 
@@ -85,7 +86,7 @@ class Prlf(MultimodalModel):
         self.norm = nn.LayerNorm(spec.width)
         self.head: TaskHead | ExpertsHead
         if spec.readout == "experts":
-            self.head = ExpertsHead(len(self.modalities), 2 * spec.width, spec, shape)
+            self.head = ExpertsHead(len(self.modalities), 2 * spec.width, spec, shape, statistics)
         else:
             self.head = TaskHead(2 * spec.width, spec, shape, statistics)
 
@@ -148,7 +149,7 @@ class Prlf(MultimodalModel):
         """(M,): an encoder's parameters reach only its own modality's loss, so one gradient serves all of them."""
 
         def loss(parameters: dict[str, Tensor]) -> Tensor:
-            summary_BMSW, available_BM = torch.func.functional_call(self.encoders, parameters, (batch, keep_all))
+            summary_BMSW, available_BM, _ = torch.func.functional_call(self.encoders, parameters, (batch, keep_all))
             cells = self.heads.losses(self.heads(summary_BMSW.mean(2)), batch.labels, self.confidence_scale)
             cells_BM = self.w_nll * cells.nll + cells.classes
             columns = zip(cells_BM.unbind(1), available_BM.unbind(1), strict=True)
@@ -162,8 +163,8 @@ class Prlf(MultimodalModel):
         return torch.stack([_mean_under(squares, f"encoders.of_{modality}.") for modality in self.modalities])
 
     def _judge(self, batch: ModalityBatch, drop: Drop) -> Judged:
-        summary_BMSW, available_BM = self.encoders(batch, drop)
-        return Judged(summary_BMSW, available_BM, self.heads(summary_BMSW.mean(2)))
+        encoded = self.encoders(batch, drop)
+        return Judged(encoded.summary, encoded.available, encoded.share, self.heads(encoded.summary.mean(2)))
 
     def _observe(self, judged: Judged, state: State, workers: Collective) -> State:
         """Running statistics after the incomplete view, which is what will be met at test."""
@@ -188,7 +189,7 @@ class Prlf(MultimodalModel):
         lead_BW = read.lead.mean(1)
         if isinstance(self.head, ExpertsHead):
             parts_BMX = torch.cat([lead_BW.unsqueeze(1).expand_as(read.rest), read.rest], dim=-1)
-            output = self.head(parts_BMX, judged.available, drop)
+            output = self.head(parts_BMX, judged.share, drop)
         else:
             mixed_BW = torch.einsum("bm,bmw->bw", read.choice.weight, read.rest)
             output = self.head(torch.cat([lead_BW, mixed_BW], dim=-1), drop)

@@ -107,7 +107,7 @@ class Promise(MultimodalModel):
         self.project = LinearBank(1 + len(self.modalities), spec.width, spec.projection)
         self.head: TaskHead | ExpertsHead
         if spec.readout == "experts":
-            self.head = ExpertsHead(1 + len(self.modalities), spec.width, spec, shape)
+            self.head = ExpertsHead(1 + len(self.modalities), spec.width, spec, shape, statistics)
         else:
             self.head = TaskHead(spec.width, spec, shape, statistics)
 
@@ -158,8 +158,8 @@ class Promise(MultimodalModel):
         if isinstance(self.head, ExpertsHead):
             # z and every present modality vote; what was generated only repeats what the others say.
             parts_BNW = torch.cat([view.fused.unsqueeze(1), view.prompted.tokens.mean(2)], dim=1)
-            available_BM = view.encoded.available
-            output = self.head(parts_BNW, torch.cat([available_BM.any(1, keepdim=True), available_BM], dim=1), drop)
+            share_BM = view.encoded.share
+            output = self.head(parts_BNW, torch.cat([share_BM.amax(1, keepdim=True), share_BM], dim=1), drop)
         else:
             output = self.head(view.fused, drop)
         return output

@@ -109,6 +109,7 @@ def _describe(model: ModelFolder, weights: Path) -> dict[str, Any]:
             },
             "label_mean": model.statistics.label_mean,
             "label_deviation": model.statistics.label_deviation,
+            "label_values": list(model.statistics.label_values),
         },
         "fingerprints": model.fingerprints,
         "validation": model.validation,
@@ -163,7 +164,7 @@ def _statistics(fields: dict[str, Any]) -> Statistics:
         name: Moments(np.array(one["mean"], np.float32), np.array(one["deviation"], np.float32))
         for name, one in fields["modalities"].items()
     }
-    return Statistics(moments, fields["label_mean"], fields["label_deviation"])
+    return Statistics(moments, fields["label_mean"], fields["label_deviation"], tuple(fields.get("label_values", ())))
 
 
 def rebuild(folder: ModelFolder) -> MultimodalModel:

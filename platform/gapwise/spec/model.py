@@ -42,7 +42,7 @@ class EncoderSpec(Spec):
     readout: Literal["pooled", "experts"] = "pooled"
     """`pooled`: one MLP on the fused representation. `experts`: each modality votes on the label's distribution, a
     product of experts, trained by cross-entropy and answered by its median (ours)."""
-    hypotheses: Annotated[int, Field(ge=1, le=16)] = 4
+    hypotheses: Annotated[int, Field(ge=1, le=16)] = 8
     """`experts` only: joint explanations that the votes are mixed over."""
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     """Probability of dropping an activation, in encoders, fusion and heads."""

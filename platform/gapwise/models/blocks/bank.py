@@ -23,10 +23,12 @@ from gapwise.spec.model import EncoderSpec
 
 
 class Encoded(NamedTuple):
-    """`summary` is (B, M, S, W), modalities in the order of sorted names; `available` is (B, M) bool."""
+    """`summary` is (B, M, S, W), modalities in the order of sorted names; `available` is (B, M) bool; `share` (B, M) is
+    how many frames may be looked at, over the longest sample's number; 0 where a modality is not available."""
 
     summary: Tensor
     available: Tensor
+    share: Tensor
 
 
 class EncoderBank(nn.Module):
@@ -63,7 +65,12 @@ class EncoderBank(nn.Module):
             else:
                 summaries.append(encoder(batch.values[name], attend_BT, drop))
                 available.append(attend_BT.any(dim=1))
-        return Encoded(torch.stack(summaries, dim=1), torch.stack(available, dim=1))
+        summary_BMSW, available_BM = torch.stack(summaries, dim=1), torch.stack(available, dim=1)
+        return Encoded(summary_BMSW, available_BM, self._share(batch, available_BM).to(summary_BMSW.dtype))
+
+    def _share(self, batch: ModalityBatch, available_BM: Tensor) -> Tensor:
+        shares = [batch.attend[name].sum(1) / self.shapes[name].max_length for name in self.names]
+        return torch.where(available_BM, torch.stack(shares, dim=1), 0.0)
 
     def refuse_foreign(self, batch: ModalityBatch) -> None:
         given = sorted([*batch.values, *batch.tokens])
