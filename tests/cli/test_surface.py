@@ -45,7 +45,17 @@ SURFACE = {
         "--trials",
     ],
     "plan": ["--data", "--help", "--json", "--set", "--trials"],
-    "evaluate": ["--baseline", "--data", "--help", "--json", "--mask-seeds", "--protocol", "--rates", "--split"],
+    "evaluate": [
+        "--baseline",
+        "--data",
+        "--diagnostics",
+        "--help",
+        "--json",
+        "--mask-seeds",
+        "--protocol",
+        "--rates",
+        "--split",
+    ],
     "ablate": [
         "--address",
         "--data",

@@ -47,6 +47,8 @@ def test_two_workers_train_what_one_worker_trains(ray_cluster: None, small: Path
     assert one[-1]["losses"] == pytest.approx(two[-1]["losses"], abs=1e-4)
     for metric, curve in alone.validation.items():
         assert curve == pytest.approx(shared.validation[metric], abs=1e-2 if metric != "mae" else 1e-3)
+    assert set(shared.diagnostics) == set(alone.diagnostics)
+    assert bool(alone.diagnostics) == (model != "late_fusion"), "rank 0 answers for all rows"
     for name, weight in alone.weights.items():
         torch.testing.assert_close(shared.weights[name], weight, rtol=1e-3, atol=2e-4)
     for name, value in alone.state.items():

@@ -14,7 +14,7 @@ from gapwise.data.batch import ModalityBatch, hide
 from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.protocols import build_protocol
 from gapwise.data.store import ValidationSplit, open_dataset
-from gapwise.evaluation.grid import Grid, predict_grid, robustness_grid, score_grid
+from gapwise.evaluation.grid import Grid, predict_grid, read_grid, robustness_grid, score_grid, split_masks
 from gapwise.evaluation.metrics import regression
 from gapwise.spec.protocol import ProtocolSpec
 
@@ -90,6 +90,38 @@ def test_logits_keep_their_classes_last(valid):
 
     assert found.shape == (2, 3, 70, 3)
     np.testing.assert_allclose(found[..., 0], predict_grid(toy, valid, rows, protocol, SEEDS).values, rtol=1e-6)
+
+
+def test_several_tensors_are_read_in_one_pass_and_each_is_what_it_is_alone(valid):
+    rows, protocol, passes = every_row(valid)[:70], ProtocolSpec(rates=(0.0, 0.5)), []
+
+    def read(batch):
+        passes.append(batch.size)
+        return {"one": toy(batch), "three": toy_logits(batch)}
+
+    found = read_grid(read, valid, rows, protocol, SEEDS)
+
+    assert found.conditions == ["0.0", "0.5"]
+    assert sum(passes) == 2 * 3 * 70
+    for name, alone in (("one", toy), ("three", toy_logits)):
+        np.testing.assert_array_equal(found.values[name], predict_grid(alone, valid, rows, protocol, SEEDS).values)
+
+
+@PROTOCOLS
+def test_the_masks_of_a_whole_split_are_those_that_a_model_is_shown(valid, protocol):
+    """Where masks are visible, what a model may attend to is what is observed and exists."""
+
+    def attended(batch):
+        return {name: batch.attend[name].sum(1) for name in batch.attend}
+
+    found = read_grid(attended, valid, every_row(valid), protocol.model_copy(update={"mask_visible": True}), SEEDS)
+
+    for v, masks in enumerate(split_masks(valid, protocol, SEEDS)):
+        assert list(masks) == found.conditions
+        for k, mask in enumerate(masks.values()):
+            for name, mask_NT in mask.items():
+                real_NT = np.arange(mask_NT.shape[1]) < valid.lengths[name][:, None]
+                np.testing.assert_array_equal(found.values[name][k, v], (mask_NT & real_NT).sum(1))
 
 
 def test_two_models_are_shown_the_same_masks(valid):

@@ -13,13 +13,17 @@ from mlflow.exceptions import MlflowException
 
 from gapwise.data.store import Dataset, open_dataset
 from gapwise.errors import CheckpointError, RegistryError
+from gapwise.models.saved import load_model_folder, save_model
 from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import ObjectiveSpec, TrainSpec
+from gapwise.testing.runs import tiny_spec, trained_on
 from gapwise.tracking.client import Tracking, TrackingDown, connect, experiment_id
-from gapwise.tracking.runs import KEY_TAG, PARENT_TAG, Point, TrialRuns
+from gapwise.tracking.runs import KEY_TAG, PARENT_TAG, Point, TrialRuns, curve_points
 from gapwise.tracking.study_run import StudyRun
 from gapwise.tracking.train_run import TrainRun
+from gapwise.training.checkpoint import trained_model
+from gapwise.training.validation import diagnostic_curves
 from gapwise.tuning.assignment import Assignment, failure
 from gapwise.tuning.book import Event
 from gapwise.tuning.logbook import Logbook
@@ -153,6 +157,7 @@ def test_a_poll_of_events_is_one_batch_of_values_a_trial(
         "metrics": {"mae": {"0.0": 1.0, "0.5": 1.5}},
         "train_seconds": 1.0,
         "reason": "",
+        "diagnostics": {"dominant_share/text": {"0.0": 0.25, "0.5": 0.75}},
     }
     started = Event("started", assignment(1), {}, 0.0)
     finished = Event("finished", assignment(1), outcome, 0.0)
@@ -165,6 +170,8 @@ def test_a_poll_of_events_is_one_batch_of_values_a_trial(
     assert run.data.metrics["valid/objective"] == 0.5
     curve = tracking.client.get_metric_history(run_id, "curve/mae")
     assert {point.step: point.value for point in curve} == {0: 1.0, 50: 1.5}
+    shares = tracking.client.get_metric_history(run_id, "diagnostics/dominant_share/text")
+    assert {point.step: point.value for point in shares} == {0: 0.25, 50: 0.75}
 
 
 @pytest.mark.usefixtures("in_batches_only")
@@ -210,6 +217,54 @@ def test_a_training_run_records_spec_data_and_epochs_and_ends_truthfully(
         raise RuntimeError
     assert again.run_id == run.run_id
     assert tracking.client.get_run(run.run_id).info.status == "FAILED"
+
+
+@pytest.mark.usefixtures("in_batches_only")
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("prlf", {"dominant_share/text", "rank_correlation/audio/score", "dominant_accuracy/chosen"}),
+        ("promise", {"distance/cosine", "distance/relative_l2"}),
+        ("late_fusion", set()),
+    ],
+)
+def test_a_kept_model_s_diagnostics_are_logged_by_missing_rate_in_percent(
+    tracking: Tracking, place: Home, dataset: Dataset, tmp_path: Path, name: str, expected: set[str]
+) -> None:
+    spec = tiny_spec(name, epochs=1, batch_size=200, protocol={"rates": [0.0, 0.5]})
+    job, trained = trained_on(dataset, spec)
+    kept = trained_model(job, trained, trained.kept.metrics)
+    save_model(tmp_path / "model", kept._replace(diagnostics=diagnostic_curves(job, trained)))
+    model = load_model_folder(tmp_path / "model")
+
+    with TrainRun.begin(tracking, place, job.spec, dataset, resume=None) as run:
+        run.log_model(model, tmp_path / "model")
+
+    found = tracking.client.get_run(run.run_id).data.metrics
+    logged = {metric.removeprefix("diagnostics/") for metric in found if metric.startswith("diagnostics/")}
+    assert logged == set(model.diagnostics)
+    assert logged >= expected and bool(logged) == bool(expected)
+    for metric in ["curve/mae", *(f"diagnostics/{one}" for one in logged)]:
+        assert [point.step for point in tracking.client.get_metric_history(run.run_id, metric)] == [0, 50]
+
+
+def test_subsets_of_modalities_have_no_percentage_so_they_count_up() -> None:
+    assert curve_points("curve", {"mae": {"audio": 1.0, "audio+text": 0.5}}) == [
+        Point("curve/mae", 1.0, 0),
+        Point("curve/mae", 0.5, 1),
+    ]
+
+
+def test_the_winners_diagnostics_are_a_file_of_the_study_where_any_model_has_some(
+    tracking: Tracking, study: StudyRun
+) -> None:
+    def files() -> list[str]:
+        return [one.path for one in tracking.client.list_artifacts(study.run_id)]
+
+    study.log_diagnostics({"late_fusion-0": {}})
+    assert files() == []
+    study.log_diagnostics({"late_fusion-0": {}, "prlf-1": {"dominant_none": {"0.5": 0.0}}})
+    assert files() == ["diagnostics.json"]
 
 
 def test_a_run_that_does_not_exist_cannot_be_resumed(tracking: Tracking, place: Home, dataset: Dataset) -> None:

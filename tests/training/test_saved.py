@@ -58,6 +58,17 @@ def test_nothing_but_safetensors_and_json_is_written(saved: tuple[Path, object])
     assert [entry.name for entry in saved[0].parent.iterdir()] == ["model"]
 
 
+def test_diagnostics_are_kept_and_an_older_folder_has_none(saved: tuple[Path, object], tmp_path: Path) -> None:
+    said = {"dominant_none": {"0.0": 0.25}}
+    save_model(tmp_path / "model", load_model_folder(saved[0])._replace(diagnostics=said))
+    assert load_model_folder(tmp_path / "model").diagnostics == said
+
+    described = json.loads((tmp_path / "model" / DESCRIPTION).read_text())
+    del described["diagnostics"]
+    (tmp_path / "model" / DESCRIPTION).write_text(json.dumps(described))
+    assert load_model_folder(tmp_path / "model").diagnostics == {}
+
+
 def _copy(folder: Path, into: Path) -> Path:
     into.mkdir()
     for file in folder.iterdir():

@@ -85,6 +85,8 @@ def test_a_study_ends_with_refitted_winners_of_every_rate(ray_cluster: None, sma
         kept = load_model_folder(folder / model.folder)
         assert kept.spec.seed == model.shipped_seed
         assert kept.validation == model.shipped
+        assert kept.diagnostics == model.diagnostics
+        assert bool(model.diagnostics) == (model.arm == "prlf")
         assert kept.trained["epochs"] == model.epochs
         assert not set(model.seeds) & {0, 1, 2}, "refit seeds are fresh"
     assert load_result(tmp_path, "whole") == result

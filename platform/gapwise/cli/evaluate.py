@@ -1,9 +1,13 @@
-"""`gapwise evaluate`: the robustness grid of a trained model, with floor, baseline and optima beside it."""
+"""`gapwise evaluate`: the robustness grid of a trained model, with floor, baseline and optima beside it.
+
+With --diagnostics also what the model says of itself on the same masks.
+"""
 
 from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli.diagnostics import show_diagnostics
 from gapwise.cli.options import DataOption, needed, rates
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table
 from gapwise.spec.home import home
@@ -18,6 +22,8 @@ Examples:
     gapwise evaluate RUN_ID --data data/mosi --protocol modalities
 
     gapwise evaluate models:/mosi/3 --data data/mosi --rates 0:0.9:0.3 --mask-seeds 5 --split test
+
+    gapwise evaluate RUN_ID --data data/synthetic --diagnostics
 """
 
 
@@ -40,6 +46,13 @@ def evaluate(
     baseline: Annotated[
         str | None, typer.Option(help="A model to set beside; by default the registered name's `baseline` alias.")
     ] = None,
+    diagnostics: Annotated[
+        bool,
+        typer.Option(
+            "--diagnostics",
+            help="PRLF: who leads, and on synthetic data whether it should. PROMISE: incomplete from complete.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Score a model at every missing rate, or on every subset of modalities."""
@@ -47,7 +60,7 @@ def evaluate(
     folder = needed(data)
 
     from gapwise.data.store import open_dataset
-    from gapwise.promotion.judge import baseline_of, judge, refuse_other_shape
+    from gapwise.promotion.judge import baseline_of, diagnose, judge, refuse_other_shape
     from gapwise.tracking.client import connect
     from gapwise.tracking.locate import locate
 
@@ -59,7 +72,14 @@ def evaluate(
     refuse_other_shape(found, dataset)
     chosen = dataset.split(split, reason=f"evaluate {model}")
     body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=mask_seeds)
-    print_json(body) if as_json else show(model, body)
+    if diagnostics:
+        body["diagnostics"] = diagnose(found, dataset, spec, split=chosen, mask_seeds=mask_seeds)._asdict()
+    if as_json:
+        print_json(body)
+        return
+    show(model, body)
+    if diagnostics:
+        show_diagnostics(found.spec.model.name, body["protocol"], body["diagnostics"])
 
 
 def _protocol(own: ProtocolSpec, name: str | None, chosen: tuple[float, ...] | None) -> ProtocolSpec:

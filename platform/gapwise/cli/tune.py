@@ -90,6 +90,7 @@ def tune(
             watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
             result = run_study(plan, display, watchers, run.run_id)
             run.log_result(result.best, result.baseline)
+            run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
             log_curves(tracking, run.run_id, result)
     print_json(_body(result)) if as_json else _show(result)
 

@@ -24,7 +24,7 @@ from gapwise.data.drawing import Directions, draw_blocks, draw_directions
 from gapwise.data.manifest import SPLIT_NAMES, Manifest, SourceRecord
 from gapwise.data.presets import SynthPreset, find_preset, preset_from_json
 from gapwise.data.spool import spool
-from gapwise.data.store import Dataset
+from gapwise.data.store import Dataset, Split
 from gapwise.data.truth import TRUTH_FILE, Truth, join_truths, pack
 from gapwise.data.writer import WriteOptions, write_dataset
 from gapwise.errors import DataError
@@ -74,8 +74,8 @@ def generator_parameters(preset: SynthPreset, seed: int) -> dict[str, object]:
     }
 
 
-def read_task(dataset: Dataset) -> Task | None:
-    """The parameters that a synthetic dataset was drawn with; None for a dataset that is not synthetic.
+def read_task(dataset: Dataset | Split) -> Task | None:
+    """The parameters that a synthetic dataset, or a split of one, was drawn with; None for what is not synthetic.
 
     Raises DataError if `synthetic.json` is not the one that the dataset was written with: an optimum computed from it
     would be another task's.

@@ -60,3 +60,8 @@ def read_truth(split: Split) -> Truth:
     if any(len(column) != len(split) for column in (truth.irony, *truth.sigma.values())):
         raise DataError(f"is not of the {len(split)} samples of {split.name}", where=str(path))
     return truth
+
+
+def truth_if_any(split: Split) -> Truth | None:
+    """The truth of a split; None where none was kept. Raises DataError if there is one that cannot be read."""
+    return read_truth(split) if (split.folder / TRUTH_FILE).is_file() else None

@@ -19,7 +19,7 @@ from gapwise.training.checkpoint import DirectorySink, trained_model
 from gapwise.training.job import Diverged, Job, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
-from gapwise.training.validation import masked_curves
+from gapwise.training.validation import diagnostic_curves, masked_curves
 
 
 class Run(NamedTuple):
@@ -124,6 +124,7 @@ def _run_one(batch: Batch, run: Run, job: Job) -> None:
         return
     curves = masked_curves(job, trained.model, trained.state, batch.mask_seeds)
     if job.rank == 0:
-        save_model(folder, trained_model(job, trained, curves))
+        kept = trained_model(job, trained, curves)
+        save_model(folder, kept._replace(diagnostics=diagnostic_curves(job, trained)))
         sink.forget()
         append_line(batch.progress, {"done": run.name})

@@ -19,6 +19,7 @@ from gapwise.training.decision import SharedDecision
 from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
+from gapwise.training.validation import diagnostic_curves
 
 MODEL, PROGRESS, RUN_FILE, _STORAGE = "model", "progress.jsonl", "run.json", "ray"
 
@@ -99,6 +100,7 @@ def train_worker(config: dict[str, Any]) -> None:
     sink = DirectorySink(folder, job.spec)
     trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), sink)
     if job.rank == 0:
-        save_model(folder / MODEL, trained_model(job, trained, trained.kept.metrics))
+        kept = trained_model(job, trained, trained.kept.metrics)
+        save_model(folder / MODEL, kept._replace(diagnostics=diagnostic_curves(job, trained)))
         sink.forget()
     worker.tell_driver({"done": 1})

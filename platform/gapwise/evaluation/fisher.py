@@ -21,11 +21,19 @@ def fisher_information(count: Real, amplitude: float, sigma: Real) -> Real:
     return information
 
 
+def observed_frames(split: Split, observed: Observed) -> dict[str, Real]:
+    """(N,) by modality: frames of each row that exist and are observed; `observed` are (N, T) masks of a protocol."""
+    frames = {}
+    for name, mask_NT in observed.items():
+        real_NT = np.arange(mask_NT.shape[1]) < split.lengths[name][:, None]
+        frames[name] = (mask_NT & real_NT).sum(1).astype(np.float64)
+    return frames
+
+
 def true_information(task: Task, truth: Truth, split: Split, observed: Observed) -> dict[str, Real]:
     """(N,) by modality for every row of a split; `observed` are (N, T) masks as a protocol gives them."""
-    information = {}
-    for name, modality in task.preset.modalities.items():
-        steps_T = np.arange(observed[name].shape[1])
-        count_N = (observed[name] & (steps_T < split.lengths[name][:, None])).sum(1).astype(np.float64)
-        information[name] = fisher_information(count_N, modality.amplitude, truth.sigma[name])
-    return information
+    frames = observed_frames(split, observed)
+    return {
+        name: fisher_information(frames[name], modality.amplitude, truth.sigma[name])
+        for name, modality in task.preset.modalities.items()
+    }

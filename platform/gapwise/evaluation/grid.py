@@ -2,12 +2,13 @@
 
 All conditions and seeds of a chunk of samples go through the model in one joined batch, so that the grid costs little
 more than the bare forward passes. A protocol whose masks do not depend on the mask seed is evaluated once, and its
-spread over mask seeds is 0. It takes a function from batch to outputs and knows neither models nor checkpoints.
+spread over mask seeds is 0. It takes a function from batch to outputs and knows neither models nor checkpoints; what is
+read from a model may be any number of named tensors, its answer being one of them.
 
 Shape legend: K conditions, V mask seeds, N samples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from gapwise.data.arrays import Labels
 from gapwise.data.batch import ModalityBatch, hide, join
 from gapwise.data.loading import as_tensors, samples_of
+from gapwise.data.masks import Samples
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.shape import DataShape
 from gapwise.data.store import Split
@@ -24,9 +26,17 @@ from gapwise.evaluation.metrics import Real, score
 from gapwise.spec.protocol import ProtocolSpec
 
 Predict = Callable[[ModalityBatch], torch.Tensor]
+Read = Callable[[ModalityBatch], dict[str, torch.Tensor]]
 _CHUNK_ROWS = 64
 _FORWARD_SAMPLES = 640
 """Rows read at once, and samples (rows x views) of one forward pass at most; more gains nothing on CPU."""
+
+
+class Readings(NamedTuple):
+    """`values[name]` is (K, V, n, ...) for the n rows that were asked for; V is 1 where the mask seed is immaterial."""
+
+    conditions: list[str]
+    values: dict[str, NDArray[np.float32]]
 
 
 class Outputs(NamedTuple):
@@ -75,6 +85,14 @@ def predict_grid(
     predict: Predict, split: Split, rows: NDArray[np.int64], protocol: ProtocolSpec, mask_seeds: Sequence[int]
 ) -> Outputs:
     """Outputs for `rows` of a split under every condition and mask seed. No gradient is kept."""
+    found = read_grid(lambda batch: {"output": predict(batch)}, split, rows, protocol, mask_seeds)
+    return Outputs(found.conditions, found.values["output"])
+
+
+def read_grid(
+    read: Read, split: Split, rows: NDArray[np.int64], protocol: ProtocolSpec, mask_seeds: Sequence[int]
+) -> Readings:
+    """The same for every tensor (B, ...) that `read` names."""
     chosen = build_protocol(protocol)
     conditions = chosen.conditions(split.lengths)
     seeds = mask_seeds if chosen.seeded else mask_seeds[:1]
@@ -85,23 +103,38 @@ def predict_grid(
         samples = samples_of(split.keys[chunk], base)
         observed = [chosen.evaluation(samples, split=split.name, mask_seed=seed) for seed in seeds]
         masks = [by_condition[condition] for condition in conditions for by_condition in observed]
-        parts.append(_forward(predict, base, masks, mask_visible=protocol.mask_visible))
-    joined = np.concatenate(parts, axis=1)[:, np.argsort(order)]
-    return Outputs(conditions, joined.reshape(len(conditions), len(seeds), *joined.shape[1:]))
+        parts.append(_forward(read, base, masks, mask_visible=protocol.mask_visible))
+    values = {}
+    for name in parts[0]:
+        joined = np.concatenate([part[name] for part in parts], axis=1)[:, np.argsort(order)]
+        values[name] = joined.reshape(len(conditions), len(seeds), *joined.shape[1:])
+    return Readings(conditions, values)
 
 
 def _forward(
-    predict: Predict, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
-) -> NDArray[np.float32]:
-    """(len(masks), B, ...) outputs, in joined batches of at most `_FORWARD_SAMPLES`; no more views exist at a time."""
+    read: Read, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
+) -> dict[str, NDArray[np.float32]]:
+    """(len(masks), B, ...) by name, in joined batches of at most `_FORWARD_SAMPLES`; no more views exist at a time."""
     at_once = max(1, _FORWARD_SAMPLES // base.size)
-    outputs = []
+    found: list[dict[str, torch.Tensor]] = []
     with torch.inference_mode():
         for start in range(0, len(masks), at_once):
             some = [hide(base, as_tensors(mask), mask_visible=mask_visible) for mask in masks[start : start + at_once]]
-            outputs.append(predict(join(some)))
-    stacked = torch.cat(outputs).float().cpu()
-    return stacked.reshape(len(masks), base.size, *stacked.shape[1:]).numpy()
+            found.append(read(join(some)))
+    stacked = {name: torch.cat([one[name] for one in found]).float().cpu() for name in found[0]}
+    return {name: value.reshape(len(masks), base.size, *value.shape[1:]).numpy() for name, value in stacked.items()}
+
+
+def split_masks(split: Split, protocol: ProtocolSpec, mask_seeds: Sequence[int]) -> Iterator[dict[str, Observed]]:
+    """The masks that `read_grid` shows, of every row: (N, T) by condition and modality, one mask seed at a time.
+
+    For splits that are read as frames: the steps are the manifest's.
+    """
+    chosen = build_protocol(protocol)
+    steps = {name: record.max_length for name, record in split.manifest.modalities.items()}
+    samples = Samples(split.keys, split.lengths, steps)
+    for seed in mask_seeds if chosen.seeded else mask_seeds[:1]:
+        yield chosen.evaluation(samples, split=split.name, mask_seed=seed)
 
 
 def score_grid(outputs: Outputs, labels: Labels | Real, shape: DataShape) -> Grid:

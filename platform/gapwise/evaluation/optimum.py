@@ -13,13 +13,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gapwise.data.masks import Samples
 from gapwise.data.presets import CUE_MODALITY, INVERTED_MODALITY
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.store import Split
 from gapwise.data.synth import Task
 from gapwise.evaluation.answers import best_scores
-from gapwise.evaluation.grid import Grid
+from gapwise.evaluation.grid import Grid, split_masks
 from gapwise.evaluation.metrics import Real
 from gapwise.evaluation.posterior import Channel, Evidence, Form, Irony, Sums, posterior
 from gapwise.spec.protocol import ProtocolSpec
@@ -64,14 +63,10 @@ def exact_form(task: Task) -> Form:
 
 def optimal_grid(form: Form, split: Split, protocol: ProtocolSpec, mask_seeds: Sequence[int]) -> Grid:
     """The grid of `grid.robustness_grid`, on the same masks, of the best answer for each metric under `form`."""
-    chosen, projections = build_protocol(protocol), project(form, split)
-    steps = {name: record.max_length for name, record in split.manifest.modalities.items()}
-    samples = Samples(split.keys, split.lengths, steps)
-    conditions = chosen.conditions(split.lengths)
+    conditions, projections = build_protocol(protocol).conditions(split.lengths), project(form, split)
     truth_N, shape = split.labels.astype(np.float64), split.manifest.shape()
     by_seed = []
-    for seed in mask_seeds if chosen.seeded else mask_seeds[:1]:
-        masks = chosen.evaluation(samples, split=split.name, mask_seed=seed)
+    for masks in split_masks(split, protocol, mask_seeds):
         found_KNY = np.stack([posterior(form, observe(form, projections, masks[one])) for one in conditions])
         by_seed.append(best_scores(found_KNY, form.labels, truth_N, shape))
     return Grid(conditions, {name: np.stack([scores[name] for scores in by_seed], axis=1) for name in by_seed[0]})

@@ -83,6 +83,8 @@ class ModelFolder(NamedTuple):
     """Facts of the run: epochs, kept_epoch, seed, train_seconds."""
     weights: dict[str, Tensor]
     state: State
+    diagnostics: dict[str, dict[str, float]] = {}  # noqa: RUF012  (never written to)
+    """{name: {condition: value}} of the kept weights on validation: see `evaluation.diagnostics`; empty without any."""
 
 
 def save_model(folder: Path, model: ModelFolder) -> None:
@@ -114,6 +116,7 @@ def _describe(model: ModelFolder, weights: Path) -> dict[str, Any]:
         "fingerprints": model.fingerprints,
         "validation": model.validation,
         "trained": model.trained,
+        "diagnostics": model.diagnostics,
         "weights_sha256": digest(weights),
     }
 
@@ -156,6 +159,7 @@ def _described(described: dict[str, Any], groups: dict[str, dict[str, Tensor]]) 
         trained=described["trained"],
         weights=groups["weights"],
         state=groups.get("state", {}),
+        diagnostics=described.get("diagnostics", {}),
     )
 
 

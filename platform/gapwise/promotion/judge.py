@@ -1,4 +1,7 @@
-"""Judging a trained model on a split: the robustness grid with floor, baseline and optima, as plain values for JSON."""
+"""Judging a trained model on a split: the robustness grid with floor, baseline and optima, as plain values for JSON.
+
+And, where they are asked for, the model's diagnostics on the same masks.
+"""
 
 from typing import Any
 
@@ -10,6 +13,8 @@ from gapwise.data.shape import DataShape
 from gapwise.data.store import Dataset, Split
 from gapwise.data.synth import read_task
 from gapwise.errors import DataError
+from gapwise.evaluation.diagnostics import Diagnostics
+from gapwise.evaluation.diagnostics import diagnose as diagnose_split
 from gapwise.evaluation.grid import Grid, robustness_grid
 from gapwise.evaluation.metrics import floor
 from gapwise.evaluation.optimum import exact_form, optimal_grid
@@ -61,6 +66,20 @@ def judge(
         **_optima(dataset, split, protocol, mask_seeds),
         "dataset_fingerprint": dataset.manifest.fingerprint,
     }
+
+
+def diagnose(
+    model: ModelFolder, dataset: Dataset, protocol: ProtocolSpec, *, split: Split, mask_seeds: int
+) -> Diagnostics:
+    """What `gapwise evaluate --diagnostics` adds. Raises what `judge` raises."""
+    refuse_impossible_rates(protocol, dataset.manifest.modalities)
+    refuse_other_shape(model, dataset)
+    network, state = rebuild(model), model.state
+
+    def read(batch: ModalityBatch) -> dict[str, torch.Tensor]:
+        return network.predict(batch, state).diagnostics
+
+    return diagnose_split(read, split.reading(model.shape), protocol, range(1, mask_seeds + 1), dataset.train)
 
 
 def _optima(dataset: Dataset, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> dict[str, Any]:

@@ -6,6 +6,7 @@ a key, as Ray Tune's own callback does, costs 751 ms a report through a server.
 
 import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,23 @@ def find_run(tracking: Tracking, experiment: str, tags: dict[str, str]) -> str |
     wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     runs = tracking.client.search_runs([experiment], filter_string=wanted, max_results=1)
     return str(runs[0].info.run_id) if runs else None
+
+
+def curve_points(group: str, curves: Mapping[str, Mapping[str, float]]) -> list[Point]:
+    """`group/NAME` for curves {name: {condition: value}}, with the missing rate in percent as MLflow's step, so that
+    its charts draw them; subsets of modalities count up."""
+    return [
+        Point(f"{group}/{name}", value, _step(condition, index))
+        for name, curve in curves.items()
+        for index, (condition, value) in enumerate(curve.items())
+    ]
+
+
+def _step(condition: str, index: int) -> int:
+    try:
+        return round(float(condition) * 100)
+    except ValueError:
+        return index
 
 
 def log_points(tracking: Tracking, run_id: str, points: list[Point]) -> None:

@@ -69,3 +69,9 @@ class StudyRun:
         for name, rows in tables.items():
             plain = {rate: row.model_dump() for rate, row in rows.items()}
             self._tracking.client.log_dict(self.run_id, plain, name)
+
+    def log_diagnostics(self, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
+        """{trial: {name: {condition: value}}} of the refitted winners, as a file; none where no model has any."""
+        said = {trial: dict(curves) for trial, curves in found.items() if curves}
+        if said:
+            self._tracking.client.log_dict(self.run_id, said, "diagnostics.json")

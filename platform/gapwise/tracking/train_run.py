@@ -18,7 +18,7 @@ from gapwise.spec.train import TrainSpec
 from gapwise.tracking.client import Tracking, experiment_id, first_line
 from gapwise.tracking.inputs import data_input
 from gapwise.tracking.locate import FOLDER_TAG
-from gapwise.tracking.runs import Point, end_run, log_facts, log_input, log_points, start_run
+from gapwise.tracking.runs import Point, curve_points, end_run, log_facts, log_input, log_points, start_run
 
 _log = logging.getLogger(__name__)
 
@@ -75,12 +75,8 @@ class TrainRun:
         self._waiting = []
 
     def log_model(self, model: ModelFolder, folder: Path) -> None:
-        """The kept weights' curves, and where they are."""
-        points = [
-            Point(f"curve/{metric}", value, index)
-            for metric, curve in model.validation.items()
-            for index, value in enumerate(curve.values())
-        ]
+        """The kept weights' curves and diagnostics, and where they are."""
+        points = curve_points("curve", model.validation) + curve_points("diagnostics", model.diagnostics)
         log_points(self._tracking, self.run_id, self._waiting + points)
         log_facts(self._tracking, self.run_id, params={}, tags={FOLDER_TAG: str(folder)})
         self._tracking.client.log_artifacts(self.run_id, str(folder), "model")

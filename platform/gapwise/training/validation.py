@@ -1,5 +1,6 @@
 """Validation in and after training: each worker answers its share of the rows, all of them see the same numbers."""
 
+import logging
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,11 +9,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gapwise.data.batch import ModalityBatch
+from gapwise.errors import DataError
+from gapwise.evaluation.diagnostics import curves, diagnose
 from gapwise.evaluation.grid import Grid, Outputs, predict_grid, score_grid
 from gapwise.evaluation.objective import Curve
 from gapwise.models.interface import MultimodalModel, State
-from gapwise.training.job import Job
+from gapwise.training.job import Job, Trained
 from gapwise.training.precision import autocast
+
+_log = logging.getLogger(__name__)
 
 MASK_SEEDS = (0,)
 """The one mask seed of early stopping, pruning and the objective; more are for the second phase and the gate."""
@@ -35,6 +40,23 @@ def masked_curves(job: Job, model: MultimodalModel, state: State, mask_seeds: in
     """{metric: {condition: mean over mask seeds 1..n}}: not the seed that early stopping looked at."""
     grid = validate(job, model, state, range(1, mask_seeds + 1))
     return {metric: grid.curve(metric) for metric in grid.metrics}
+
+
+def diagnostic_curves(job: Job, trained: Trained) -> dict[str, Curve]:
+    """{name: {condition: value}} of the kept weights on validation, one mask seed; empty where the model has none.
+
+    One worker answers every row by itself and in full precision, and the others are not needed. It comes last in a run,
+    so a synthetic dataset whose truth cannot be read costs a warning and the diagnostics, not the run.
+    """
+
+    def read(batch: ModalityBatch) -> dict[str, Tensor]:
+        return trained.model.predict(batch.to(job.device), trained.state).diagnostics
+
+    try:
+        return curves(diagnose(read, job.valid, job.spec.protocol, MASK_SEEDS, job.train))
+    except DataError as error:
+        _log.warning("no diagnostics: %s", error)
+        return {}
 
 
 def _merge(job: Job, rows: NDArray[np.int64], local: Outputs) -> Outputs:

@@ -41,6 +41,8 @@ class Outcome(NamedTuple):
     train_seconds: float
     reason: str = ""
     """Why it failed."""
+    diagnostics: dict[str, Curve] = {}  # noqa: RUF012  (never written to)
+    """{name: {condition: value}} of the kept epoch, one mask seed; second phase only, empty for a model without any."""
 
 
 def failure(reason: str) -> Outcome:

@@ -1,6 +1,8 @@
 """MLflow's view of a study: the book's events as child runs, in one request a trial and poll."""
 
-from gapwise.tracking.runs import Point, TrialRuns
+from typing import Any
+
+from gapwise.tracking.runs import Point, TrialRuns, curve_points
 from gapwise.tuning.assignment import Assignment
 from gapwise.tuning.book import Event
 
@@ -40,22 +42,9 @@ class Logbook:
         return [Point("valid/objective", body["cost"], epoch), speed, *curve, *losses]
 
 
-def _final_points(ending: dict[str, object]) -> list[Point]:
-    """The kept epoch's curves, with the missing rate in percent as MLflow's step, so that its charts draw the curve."""
-    metrics = ending["metrics"]
-    assert isinstance(metrics, dict)
-    return [
-        Point(f"curve/{metric}", value, step)
-        for metric, curve in metrics.items()
-        for step, value in ((_step(condition, index), value) for index, (condition, value) in enumerate(curve.items()))
-    ]
-
-
-def _step(condition: str, index: int) -> int:
-    try:
-        return round(float(condition) * 100)
-    except ValueError:
-        return index
+def _final_points(ending: dict[str, Any]) -> list[Point]:
+    """The kept epoch's curves and diagnostics."""
+    return curve_points("curve", ending["metrics"]) + curve_points("diagnostics", ending.get("diagnostics", {}))
 
 
 def _params(assignment: Assignment) -> dict[str, object]:

@@ -54,6 +54,8 @@ class RefitModel(_Value):
     """{metric: {condition: figure}} on validation, over the refit's fresh seeds."""
     shipped: dict[str, dict[str, float]]
     """{metric: {condition: value}} of the shipped seed on validation."""
+    diagnostics: dict[str, dict[str, float]] = {}
+    """{name: {condition: value}} of the shipped seed on validation; empty for a model without any."""
 
 
 class StudyResult(_Value):

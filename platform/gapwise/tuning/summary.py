@@ -42,6 +42,7 @@ def refit_model(place: Place, winner: Winner, seeds: list[int]) -> RefitModel:
         folder=str(refit_batch(place).place(run).relative_to(place.folder)),
         over_seeds=_over_seeds(list(models.values())),
         shipped=models[seed].validation,
+        diagnostics=models[seed].diagnostics,
     )
 
 

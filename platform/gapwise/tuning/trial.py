@@ -18,7 +18,7 @@ from gapwise.training.decision import SharedDecision
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
-from gapwise.training.validation import masked_curves
+from gapwise.training.validation import diagnostic_curves, masked_curves
 from gapwise.tuning.assignment import Assignment, Outcome, failure
 from gapwise.tuning.space import trial_spec
 
@@ -79,9 +79,11 @@ def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -
 
 def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -> Outcome:
     metrics: dict[str, Curve] = trained.kept.metrics
+    diagnostics: dict[str, Curve] = {}
     cost = trained.kept.cost
     if assignment.phase == "seeds":
         metrics = masked_curves(job, trained.model, trained.state, place.space.second_phase.mask_seeds)
+        diagnostics = diagnostic_curves(job, trained) if job.rank == 0 else {}
         cost = reduce_curve(metrics[job.spec.objective.metric], job.spec.objective)
     if not math.isfinite(cost):
         return failure(f"NaN: the objective of the kept epoch is {cost}")
@@ -91,4 +93,5 @@ def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -
         best_epoch=trained.kept.epoch,
         metrics=metrics,
         train_seconds=trained.history[-1].train_seconds,
+        diagnostics=diagnostics,
     )
