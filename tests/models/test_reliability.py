@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from gapwise.data.shape import DataShape
+from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks import reliability
 from gapwise.models.blocks.attention import keep_all
 from gapwise.models.blocks.heads import cross_entropy
 from gapwise.models.blocks.interaction import ProgInteract
-from gapwise.models.blocks.reliability import Judgement, LabelClasses
+from gapwise.models.blocks.reliability import Judgement, LabelClasses, UnimodalHeads
 from gapwise.models.interface import Alone
 
 AVAILABLE = torch.tensor([[True, True, False], [False, True, True], [False, False, False]])
@@ -92,3 +92,30 @@ def test_zero_steps_own_no_weights_and_change_nothing() -> None:
     result = interact(tokens, choice, keep_all)
     assert not list(interact.parameters()) and not result.distance.any()
     torch.testing.assert_close(result.tokens[:2], tokens[:2])
+
+
+def fitted_deviation(*, contaminated: bool) -> tuple[float, float]:
+    """Deviation and share of misled samples, fitted to N(mean, .3^2) of which a tenth is turned."""
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(4000, generator=generator)
+    turned = torch.rand(4000, generator=generator) < 0.1
+    labels = torch.where(turned, -mean, mean) + 0.3 * torch.randn(4000, generator=generator)
+    shape = shape_of(-4.0, 4.0)
+    heads = UnimodalHeads(1, 1, shape, Statistics({}, 0.0, 1.0), contaminated=contaminated)
+    log_variance = torch.zeros(1, requires_grad=True)
+    optimiser = torch.optim.Adam([log_variance, *heads.parameters()], lr=0.05)
+    zeros = torch.zeros(4000, 1)
+    for _ in range(200):
+        judgement = Judgement(mean.unsqueeze(1), log_variance.expand(4000, 1), torch.zeros(4000, 1, 3), zeros, zeros)
+        optimiser.zero_grad()
+        heads.losses(judgement, labels, torch.tensor(0.5)).nll.mean().backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+    share = 0.0 if heads.misled is None else float(heads.misled.sigmoid().detach())
+    return float((0.5 * log_variance).exp().detach()), share
+
+
+def test_rare_gross_errors_pass_for_imprecision_only_without_contamination() -> None:
+    assert fitted_deviation(contaminated=False)[0] > 0.6
+    deviation, share = fitted_deviation(contaminated=True)
+    assert 0.27 < deviation < 0.36
+    assert 0.03 < share < 0.15

@@ -25,6 +25,7 @@ ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
         "no_unimodal": {"w_uni": 0.0, "w_conf": 0.0},
         "confidence_only": {"fisher_lambda": 1.0},
         "fisher_only": {"fisher_lambda": 0.0},
+        "gaussian_likelihood": {"likelihood": "gaussian"},
         "fisher_trace": {"fisher": "trace"},
         "fisher_ema": {"fisher": "ema"},
     },

@@ -80,7 +80,9 @@ class Prlf(MultimodalModel):
         self.register_hyperparameters(confidence_scale=spec.confidence_scale)
         self.register_hyperparameters(statistics_momentum=spec.statistics_momentum)
         self.encoders = EncoderBank(spec, shape.modalities, statistics)
-        self.heads = UnimodalHeads(spec.width, len(self.modalities), shape, statistics)
+        self.heads = UnimodalHeads(
+            spec.width, len(self.modalities), shape, statistics, contaminated=spec.likelihood == "contaminated"
+        )
         self.placeholder = learnable_tokens(len(self.modalities), spec.summary_tokens, spec.width)
         self.interact = ProgInteract(spec.width, spec.heads, spec.steps)
         self.norm = nn.LayerNorm(spec.width)

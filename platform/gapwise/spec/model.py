@@ -103,7 +103,10 @@ class PrlfSpec(EncoderSpec):
     """K: ProgInteract steps with shared weights; 0 is the ablation without interaction."""
     fisher: Fisher = "precision"
     """Definition of the Fisher information that AMRE uses."""
-    fisher_lambda: Share = 0.5
+    likelihood: Literal["gaussian", "contaminated"] = "contaminated"
+    """What the unimodal mean and variance are trained by (regression): Gaussian NLL, or a Gaussian with a learned share
+    of samples in which the modality misleads (irony, a wrong face), so that they do not pass for imprecision."""
+    fisher_lambda: Share = 0.2
     """lambda in r = lambda * C~ + (1 - lambda) * F~: 1 trusts recognition confidence alone, 0 Fisher information."""
     tau_rel: Temperature = 0.5
     """Temperature of the softmax over modality reliabilities."""

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks.attention import floored, masked_softmax
@@ -31,6 +32,8 @@ BAND_SHARE = 0.05
 """Half-width of the neutral band, as a share of the label range: 0.1 on [-1, 1] (the cut of SIMS), 0.3 on [-3, 3]."""
 LOG_VARIANCE_LIMIT = 6.0
 """Log-variances stay within this, smoothly; in standardised labels exp(+-6) is far outside what data can tell."""
+MISLED = -3.0
+"""Log-odds, at the start, that a modality says nothing about this sample's score."""
 EPSILON = 1e-6
 
 
@@ -89,13 +92,20 @@ class LabelClasses(nn.Module):
 
 class UnimodalHeads(nn.Module):
     """One linear head a modality for the mean and log-variance (scores) or log-variance (classes), class logits and
-    confidence, on pooled features (B, M, W)."""
+    confidence, on pooled features (B, M, W).
 
-    def __init__(self, width: int, modalities: int, shape: DataShape, statistics: Statistics) -> None:
+    `contaminated` (scores only): with a learned probability a modality misleads, and the label has its own distribution
+    instead of the head's (Tukey's contaminated normal, 1960); rare gross errors then do not pass for imprecision.
+    """
+
+    def __init__(
+        self, width: int, modalities: int, shape: DataShape, statistics: Statistics, *, contaminated: bool
+    ) -> None:
         super().__init__()
         self.classes = LabelClasses(shape)
         self.scale = LabelScale(shape, statistics)
         self.scores = shape.task == "regression"
+        self.misled = nn.Parameter(torch.full((modalities,), MISLED)) if contaminated and self.scores else None
         self.bank = LinearBank(modalities, width, self.classes.number + (3 if self.scores else 2))
 
     def forward(self, features_BMW: Tensor) -> Judgement:
@@ -110,6 +120,10 @@ class UnimodalHeads(nn.Module):
         classes_BM = self.classes(labels_B).unsqueeze(-1).expand(judgement.log_variance.shape)
         miss_BM = self._squared_error(judgement, labels_B)
         nll_BM = 0.5 * (judgement.log_variance + torch.exp(-judgement.log_variance) * miss_BM)
+        if self.misled is not None:
+            unrelated_B1 = 0.5 * self.scale.to_standard(labels_B).square().unsqueeze(-1)
+            led_M, misled_M = functional.logsigmoid(-self.misled), functional.logsigmoid(self.misled)
+            nll_BM = -torch.logaddexp(led_M - nll_BM, misled_M - unrelated_B1)
         truth_BM = self._confidence(judgement, labels_B, confidence_scale).detach()
         entropy_BM = cross_entropy(judgement.logits, classes_BM)
         return Unimodal(nll_BM, entropy_BM, (judgement.confidence - truth_BM).square())
