@@ -98,11 +98,11 @@ class Promise(MultimodalModel):
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
     ) -> Loss:
         drop = partial(noise.dropout, probability=self.dropout)
-        student = self._view(incomplete, drop)
-        output = self.head(student.fused, drop)
-        with torch.no_grad():
+        with torch.no_grad():  # First: what it frees is memory that the student need not ask for.
             teacher = self._view(complete, keep_all)
             target = self._points(teacher, incomplete.rows, COMPLETE)
+        student = self._view(incomplete, drop)
+        output = self.head(student.fused, drop)
         points = self._points(student, incomplete.rows, INCOMPLETE)
         every = contrastive.gather(stack(points, target), workers)
         task_B = self.head.loss(output, incomplete.labels)
