@@ -1,8 +1,9 @@
 """The robustness grid: every condition of a protocol (missing rates, or subsets) by every mask seed.
 
-All conditions and seeds of a chunk of samples go through the model in one joined batch, so that the grid costs little
-more than the bare forward passes. A protocol whose masks do not depend on the mask seed is evaluated once, and its
-spread over mask seeds is 0. It takes a function from batch to outputs and knows neither models nor checkpoints.
+Samples are read once and go through the model under all conditions and seeds, in joined batches of a size that suits
+the machine, so that the grid costs little more than the bare forward passes. A protocol whose masks do not depend on
+the mask seed is evaluated once, and its spread over mask seeds is 0. It takes a function from batch to outputs and
+knows neither models nor checkpoints.
 
 Shape legend: K conditions, V mask seeds, N samples.
 """
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from gapwise.data.arrays import Labels
-from gapwise.data.batch import ModalityBatch, hide, join
+from gapwise.data.batch import ModalityBatch, hide_in_turn
 from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.shape import DataShape
@@ -25,8 +26,10 @@ from gapwise.spec.protocol import ProtocolSpec
 
 Predict = Callable[[ModalityBatch], torch.Tensor]
 _CHUNK_ROWS = 64
-_FORWARD_SAMPLES = 640
-"""Rows read at once, and samples (rows x views) of one forward pass at most; more gains nothing on CPU."""
+"""Rows read at once."""
+_ON_CPU, _ON_GPU = 64, 640
+"""Samples (rows x views) of one forward pass at most. A CPU takes half as long over batches whose largest tensors fit
+the allocator's reusable memory; a GPU waits for launches unless batches are large."""
 
 
 class Outputs(NamedTuple):
@@ -93,13 +96,13 @@ def predict_grid(
 def _forward(
     predict: Predict, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
 ) -> NDArray[np.float32]:
-    """(len(masks), B, ...) outputs, in joined batches of at most `_FORWARD_SAMPLES`; no more views exist at a time."""
-    at_once = max(1, _FORWARD_SAMPLES // base.size)
+    """(len(masks), B, ...) outputs, in joined batches; no more views exist at a time."""
+    at_once = max(1, (_ON_GPU if torch.cuda.is_available() else _ON_CPU) // base.size)
     outputs = []
     with torch.inference_mode():
         for start in range(0, len(masks), at_once):
-            some = [hide(base, as_tensors(mask), mask_visible=mask_visible) for mask in masks[start : start + at_once]]
-            outputs.append(predict(join(some)))
+            some = [as_tensors(mask) for mask in masks[start : start + at_once]]
+            outputs.append(predict(hide_in_turn(base, some, mask_visible=mask_visible)))
     stacked = torch.cat(outputs).float().cpu()
     return stacked.reshape(len(masks), base.size, *stacked.shape[1:]).numpy()
 
