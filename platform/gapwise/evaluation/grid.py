@@ -27,9 +27,9 @@ from gapwise.spec.protocol import ProtocolSpec
 Predict = Callable[[ModalityBatch], torch.Tensor]
 _CHUNK_ROWS = 64
 """Rows read at once."""
-_ON_CPU, _ON_GPU = 64, 640
-"""Samples (rows x views) of one forward pass at most. A CPU takes half as long over batches whose largest tensors fit
-the allocator's reusable memory; a GPU waits for launches unless batches are large."""
+_ON_CPU, _ON_GPU = 128, 640
+"""Samples (rows x views) of one forward pass at most. On a CPU the memory of larger batches goes back to the system
+after each pass and is asked for again, page by page; a GPU waits for launches unless batches are large."""
 
 
 class Outputs(NamedTuple):
