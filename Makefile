@@ -57,9 +57,11 @@ check: setup  ## format, lint, types, layers
 test: setup  ## all tests, those that start Ray included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-bench: setup  ## orchestration a trial and training steps, as ratios in one run; writes tests/benchmarks/results/*.json
+bench: setup  ## orchestration, training steps, reliability, evaluation: ratios in one run; tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
 	$(BIN)/python tests/benchmarks/steps.py --out tests/benchmarks/results/steps.json
+	$(BIN)/python tests/benchmarks/reliability.py --out tests/benchmarks/results/reliability.json
+	$(BIN)/python tests/benchmarks/evaluation.py --out tests/benchmarks/results/evaluation.json
 
 format: setup  ## write the formatter's and linter's fixes
 	$(BIN)/ruff format

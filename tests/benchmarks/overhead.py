@@ -14,11 +14,7 @@ Overhead is that cost minus the median cost of a plain trial. Rounds alternate p
 figures are medians over all trials of a kind.
 """
 
-import argparse
-import json
 import os
-import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -32,6 +28,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import optuna
 import ray
 import torch
+from measuring import arguments, publish
 
 from gapwise.data.synth import synthesise
 from gapwise.distributed.cluster import connected
@@ -128,8 +125,6 @@ def _summary(gaps: dict[str, list[float]], first: dict[str, list[float]]) -> dic
     cost = {kind: statistics.median(values) for kind, values in gaps.items()}
     overhead = {kind: cost[kind] - cost["plain"] for kind in ("warm", "nested")}
     return {
-        "command": f"python {shlex.join(sys.argv)}",
-        "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "trials": {kind: len(values) for kind, values in gaps.items()},
         "seconds_a_trial": cost,
         "first_trial_seconds": {kind: statistics.median(values) for kind, values in first.items()},
@@ -140,20 +135,10 @@ def _summary(gaps: dict[str, list[float]], first: dict[str, list[float]]) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--trials", type=int, default=12, help="a round, plain and warm")
-    parser.add_argument("--nested-trials", type=int, default=3, help="a round")
-    parser.add_argument("--out", type=Path)
-    chosen = parser.parse_args()
+    chosen = arguments(__doc__, rounds=3, trials=12, nested_trials=3).parse_args()  # trials and nested trials: a round
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     torch.set_num_threads(1)
-    found = measure(chosen.rounds, chosen.trials, chosen.nested_trials)
-    text = json.dumps(found, indent=1)
-    print(text)
-    if chosen.out:
-        chosen.out.parent.mkdir(parents=True, exist_ok=True)
-        chosen.out.write_text(text + "\n")
+    publish(measure(chosen.rounds, chosen.trials, chosen.nested_trials), chosen.out)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from gapwise.data.batch import ModalityBatch, hide, join
+from gapwise.data.batch import ModalityBatch, hide, hide_in_turn, join
 from gapwise.data.loading import EpochBatches, Views, epoch_order, steps_per_epoch
 from gapwise.data.protocols import PROTOCOLS
 from gapwise.data.store import TrainSplit, open_dataset
@@ -189,6 +189,17 @@ class TestHide:
 
         assert torch.equal(batch.values["text"], before[0])
         assert torch.equal(batch.attend["text"], before[1])
+
+
+@pytest.mark.parametrize("mask_visible", [True, False])
+def test_views_hidden_in_turn_are_the_joined_single_ones(train, mask_visible):
+    batch = train.batch(np.arange(5))
+    masks = [{name: torch.rand(mask.shape) < kept for name, mask in batch.attend.items()} for kept in (0.3, 0.9)]
+
+    found = hide_in_turn(batch, masks, mask_visible=mask_visible)
+
+    assert same(found, join([hide(batch, mask, mask_visible=mask_visible) for mask in masks]))
+    assert torch.equal(found.rows, batch.rows.repeat(2)) and torch.equal(found.labels, batch.labels.repeat(2))
 
 
 @pytest.mark.parametrize("mask_visible", [True, False])

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gapwise.data.arrays import TokenArrays
-from gapwise.data.batch import ModalityBatch, hide, join
+from gapwise.data.batch import ModalityBatch, hide, hide_in_turn, join
 from gapwise.data.loading import EpochBatches, as_tensors, samples_of
 from gapwise.data.protocols import build_protocol
 from gapwise.data.rows import from_rows, to_rows
@@ -101,6 +101,17 @@ class TestBatches:
 
 
 class TestMasks:
+    @pytest.mark.parametrize("mask_visible", [True, False])
+    def test_views_hidden_in_turn_are_the_joined_single_ones(self, batch, mask_visible):
+        masks = [{name: torch.rand(mask.shape) < kept for name, mask in batch.attend.items()} for kept in (0.3, 0.9)]
+        joined = join([hide(batch, mask, mask_visible=mask_visible) for mask in masks])
+
+        found = hide_in_turn(batch, masks, mask_visible=mask_visible)
+
+        for part, expected in zip(found.tokens["text"], joined.tokens["text"], strict=True):
+            assert torch.equal(part, expected)
+        assert torch.equal(found.attend["text"], joined.attend["text"])
+
     @pytest.mark.parametrize("rate", ["0.0", "0.3", "1.0"])
     def test_a_missing_token_becomes_the_unknown_one_and_stays_attended(self, train, batch, rate):
         hidden = masked(train, batch, rate, mask_visible=False)

@@ -3,7 +3,7 @@
 import torch
 
 from gapwise.data.shape import ModalityShape, Moments
-from gapwise.models.blocks.attention import Attention, AttentionPool, keep_all, masked_softmax
+from gapwise.models.blocks.attention import Attention, AttentionPool, keep_all, masked_softmax, softmax
 from gapwise.models.blocks.encoder import MaskedShortening, ModalityEncoder
 from gapwise.spec.model import LateFusionSpec
 
@@ -19,6 +19,12 @@ def test_masked_softmax_of_nothing_is_zero_in_value_and_gradient() -> None:
     assert not weights[0, 0].any() and not scores.grad[0, 0].any()
     torch.testing.assert_close(weights[0, 1:].sum(-1), torch.ones(2))
     assert scores.grad.isfinite().all()
+
+
+def test_softmax_over_few_elements_is_softmax() -> None:
+    for number in (1, 4, 7, 8, 9):
+        scores = torch.randn(2, 3, number)
+        torch.testing.assert_close(softmax(scores), scores.softmax(-1))
 
 
 def test_a_query_without_keys_gets_zero_and_finite_gradients() -> None:

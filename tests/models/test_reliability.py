@@ -7,7 +7,7 @@ from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks import reliability
 from gapwise.models.blocks.attention import keep_all
 from gapwise.models.blocks.heads import cross_entropy
-from gapwise.models.blocks.interaction import ProgInteract
+from gapwise.models.blocks.interaction import Interaction, ProgInteract
 from gapwise.models.blocks.reliability import Judgement, LabelClasses, UnimodalHeads
 from gapwise.models.interface import Alone
 
@@ -85,12 +85,22 @@ def test_a_missing_modality_gives_nothing_to_the_dominant() -> None:
     torch.testing.assert_close(results[0], results[1])
 
 
+def test_the_distance_grows_with_the_step_and_sends_no_gradient_to_the_dominant() -> None:
+    along, across = torch.tensor([1.0, 0.0]).expand(2, 3, 2), torch.tensor([0.0, 1.0]).expand(2, 3, 2)
+    leader = torch.tensor([1.0, 0.0]).expand(2, 1, 2).clone().requires_grad_()
+    tokens = torch.zeros(2, 3, 1, 2, requires_grad=True)
+    walked = Interaction(tokens[:, 0], tokens, [across, along + tokens.mean(2)], [leader, leader])
+    torch.testing.assert_close(walked.distance(), torch.full((2, 3), 0.5))
+    walked.distance().sum().backward()
+    assert leader.grad is None and tokens.grad is not None
+
+
 def test_zero_steps_own_no_weights_and_change_nothing() -> None:
     interact = ProgInteract(8, 2, 0)
     choice = reliability.choose(torch.rand(3, 3), AVAILABLE, torch.tensor(0.5))
     tokens = torch.randn(3, 3, 2, 8)
     result = interact(tokens, choice, keep_all)
-    assert not list(interact.parameters()) and not result.distance.any()
+    assert not list(interact.parameters()) and not result.distance().any()
     torch.testing.assert_close(result.tokens[:2], tokens[:2])
 
 

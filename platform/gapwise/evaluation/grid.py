@@ -1,9 +1,10 @@
 """The robustness grid: every condition of a protocol (missing rates, or subsets) by every mask seed.
 
-All conditions and seeds of a chunk of samples go through the model in one joined batch, so that the grid costs little
-more than the bare forward passes. A protocol whose masks do not depend on the mask seed is evaluated once, and its
-spread over mask seeds is 0. It takes a function from batch to outputs and knows neither models nor checkpoints; what is
-read from a model may be any number of named tensors, its answer being one of them.
+Samples are read once and go through the model under all conditions and seeds, in joined batches of a size that suits
+the machine, so that the grid costs little more than the bare forward passes. A protocol whose masks do not depend on
+the mask seed is evaluated once, and its spread over mask seeds is 0. It takes a function from batch to outputs and
+knows neither models nor checkpoints; what is read from a model may be any number of named tensors, its answer being one
+of them.
 
 Shape legend: K conditions, V mask seeds, N samples.
 """
@@ -16,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from gapwise.data.arrays import Labels
-from gapwise.data.batch import ModalityBatch, hide, join
+from gapwise.data.batch import ModalityBatch, hide_in_turn
 from gapwise.data.loading import as_tensors, samples_of
 from gapwise.data.masks import Samples
 from gapwise.data.protocols import Observed, build_protocol
@@ -28,8 +29,10 @@ from gapwise.spec.protocol import ProtocolSpec
 Predict = Callable[[ModalityBatch], torch.Tensor]
 Read = Callable[[ModalityBatch], dict[str, torch.Tensor]]
 _CHUNK_ROWS = 64
-_FORWARD_SAMPLES = 640
-"""Rows read at once, and samples (rows x views) of one forward pass at most; more gains nothing on CPU."""
+"""Rows read at once."""
+_ON_CPU, _ON_GPU = 128, 640
+"""Samples (rows x views) of one forward pass at most. On a CPU the memory of larger batches goes back to the system
+after each pass and is asked for again, page by page; a GPU waits for launches unless batches are large."""
 
 
 class Readings(NamedTuple):
@@ -114,13 +117,13 @@ def read_grid(
 def _forward(
     read: Read, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
 ) -> dict[str, NDArray[np.float32]]:
-    """(len(masks), B, ...) by name, in joined batches of at most `_FORWARD_SAMPLES`; no more views exist at a time."""
-    at_once = max(1, _FORWARD_SAMPLES // base.size)
+    """(len(masks), B, ...) by name, in joined batches; no more views exist at a time."""
+    at_once = max(1, (_ON_GPU if torch.cuda.is_available() else _ON_CPU) // base.size)
     found: list[dict[str, torch.Tensor]] = []
     with torch.inference_mode():
         for start in range(0, len(masks), at_once):
-            some = [hide(base, as_tensors(mask), mask_visible=mask_visible) for mask in masks[start : start + at_once]]
-            found.append(read(join(some)))
+            some = [as_tensors(mask) for mask in masks[start : start + at_once]]
+            found.append(read(hide_in_turn(base, some, mask_visible=mask_visible)))
     stacked = {name: torch.cat([one[name] for one in found]).float().cpu() for name in found[0]}
     return {name: value.reshape(len(masks), base.size, *value.shape[1:]).numpy() for name, value in stacked.items()}
 

@@ -18,7 +18,7 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks import reliability
 from gapwise.models.blocks.attention import Drop, keep_all
-from gapwise.models.blocks.bank import EncoderBank
+from gapwise.models.blocks.bank import Encoded, EncoderBank
 from gapwise.models.blocks.encoder import learnable_tokens
 from gapwise.models.blocks.experts import ExpertsHead
 from gapwise.models.blocks.heads import TaskHead
@@ -38,22 +38,23 @@ from gapwise.spec.model import PrlfSpec
 
 
 class Judged(NamedTuple):
-    """One view after the encoders (see `Encoded`) and the unimodal heads."""
+    """One view after the encoders (see `Encoded`) and the unimodal heads; `log_fisher` is (B, M)."""
 
     summary: Tensor
     available: Tensor
     share: Tensor
     judgement: Judgement
+    log_fisher: Tensor
 
 
-class Read(NamedTuple):
-    """One view to its end: `lead` (B, S, W) is the normalised dominant, `rest` (B, M, W) every modality, pooled."""
+class Led(NamedTuple):
+    """One view after the interaction: `score` (B, M) is r before the softmax, `lead` (B, S, W) the dominant after the
+    last step, normalised."""
 
     score: Tensor
     choice: Choice
     interaction: Interaction
     lead: Tensor
-    rest: Tensor
 
 
 class Prlf(MultimodalModel):
@@ -104,20 +105,21 @@ class Prlf(MultimodalModel):
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
     ) -> Loss:
         drop = partial(noise.dropout, probability=self.dropout)
-        student = self._judge(incomplete, drop)
-        after = self._observe(student, state, workers)
-        read = self._read(student, after, drop)
-        output = self._output(student, read, drop)
+        with torch.no_grad():  # First: what it frees is memory that the student need not ask for.
+            teacher = self._judge(complete, state, keep_all)
+        student = self._judge(incomplete, state, drop)
+        after = self.observe(student, state, workers)
         with torch.no_grad():
-            teacher = self._judge(complete, keep_all)
-            target_BSW = self._read(teacher, after, keep_all).lead
-        gap_B = (read.lead - target_BSW).square().mean((1, 2))
+            target_BSW = self._lead(teacher, after, keep_all).lead
+        led = self._lead(student, after, drop)
+        output = self._output(student, led, drop)
+        gap_B = (led.lead - target_BSW).square().mean((1, 2))
         both_B = student.available.any(1) & teacher.available.any(1)
         task_B = self.head.loss(output, incomplete.labels)
         terms = {
             "task": mean_over_batch(task_B, task_B.new_ones(task_B.shape), workers),
-            **self._unimodal(student, incomplete.labels, workers),
-            "alignment": alignment(student, read, workers),
+            **self.unimodal(student, incomplete.labels, workers),
+            "alignment": alignment(student, led, workers),
             "consistency": mean_over_batch(gap_B, both_B, workers),
         }
         total = weighted_sum(terms, self._weights())
@@ -126,11 +128,11 @@ class Prlf(MultimodalModel):
     def predict(self, batch: ModalityBatch, state: State) -> Prediction:
         """Diagnostics, modalities in sorted order: `score` (B, M) is r before the softmax, `reliability` (B, M) is R,
         `dominant` (B,) the position of the leading modality, -1 where nothing is available."""
-        judged = self._judge(batch, keep_all)
-        read = self._read(judged, state, keep_all)
-        dominant_B = torch.where(judged.available.any(1), read.choice.hard.argmax(1), -1)
-        diagnostics = {"score": read.score, "reliability": read.choice.weight, "dominant": dominant_B}
-        return Prediction(output=self.head.answer(self._output(judged, read, keep_all)), diagnostics=diagnostics)
+        judged = self._judge(batch, state, keep_all)
+        led = self._lead(judged, state, keep_all)
+        dominant_B = torch.where(judged.available.any(1), led.choice.hard.argmax(1), -1)
+        diagnostics = {"score": led.score, "reliability": led.choice.weight, "dominant": dominant_B}
+        return Prediction(output=self.head.answer(self._output(judged, led, keep_all)), diagnostics=diagnostics)
 
     def refresh(self, batch: ModalityBatch, state: State, step: int, workers: Collective) -> State:
         """`ema` only, every `fisher_every` steps: squared gradients of the unimodal loss by encoder.
@@ -164,40 +166,46 @@ class Prlf(MultimodalModel):
         squares = {name: piece.square().mean() for name, piece in zip(names, pieces, strict=True)}
         return torch.stack([_mean_under(squares, f"encoders.of_{modality}.") for modality in self.modalities])
 
-    def _judge(self, batch: ModalityBatch, drop: Drop) -> Judged:
-        encoded = self.encoders(batch, drop)
-        return Judged(encoded.summary, encoded.available, encoded.share, self.heads(encoded.summary.mean(2)))
+    def _judge(self, batch: ModalityBatch, state: State, drop: Drop) -> Judged:
+        return self.assess(self.encoders(batch, drop), state)
 
-    def _observe(self, judged: Judged, state: State, workers: Collective) -> State:
+    def assess(self, encoded: Encoded, state: State) -> Judged:
+        judgement = self.heads(encoded.summary.mean(2))
+        log_fisher_BM = reliability.log_fisher(self.fisher, judgement, state)
+        return Judged(*encoded, judgement, log_fisher_BM)
+
+    def observe(self, judged: Judged, state: State, workers: Collective) -> State:
         """Running statistics after the incomplete view, which is what will be met at test."""
-        cues = {"confidence": judged.judgement.confidence}
-        cues["fisher"] = reliability.log_fisher(self.fisher, judged.judgement, state)
+        cues = {"confidence": judged.judgement.confidence, "fisher": judged.log_fisher}
         return reliability.updated(cues, judged.available, self.statistics_momentum, state, workers)
 
-    def _read(self, judged: Judged, state: State, drop: Drop) -> Read:
+    def choose(self, judged: Judged, state: State) -> tuple[Tensor, Choice]:
+        """AMRE's answer: r before the softmax, (B, M), and who leads."""
         confidence_BM = reliability.standardised("confidence", judged.judgement.confidence, state)
-        fisher_BM = reliability.log_fisher(self.fisher, judged.judgement, state)
-        fisher_BM = reliability.standardised("fisher", fisher_BM, state)
+        fisher_BM = reliability.standardised("fisher", judged.log_fisher, state)
         score_BM = torch.lerp(fisher_BM, confidence_BM, self.fisher_lambda)
-        choice = reliability.choose(score_BM, judged.available, self.tau_rel)
+        return score_BM, reliability.choose(score_BM, judged.available, self.tau_rel)
+
+    def _lead(self, judged: Judged, state: State, drop: Drop) -> Led:
+        score_BM, choice = self.choose(judged, state)
         known_BM11 = judged.available.unsqueeze(-1).unsqueeze(-1)
         interaction = self.interact(torch.where(known_BM11, judged.summary, self.placeholder), choice, drop)
-        lead_BSW = self.norm(interaction.dominant)
-        rest_BMW = self.norm(interaction.tokens).mean(2)
-        return Read(score_BM, choice, interaction, lead_BSW, rest_BMW)
+        return Led(score_BM, choice, interaction, self.norm(interaction.dominant))
 
-    def _output(self, judged: Judged, read: Read, drop: Drop) -> Tensor:
+    def _output(self, judged: Judged, led: Led, drop: Drop) -> Tensor:
+        """From the dominant and all modalities after the interaction: mixed by reliability, or each with its vote."""
         output: Tensor
-        lead_BW = read.lead.mean(1)
+        lead_BW = led.lead.mean(1)
+        rest_BMW = self.norm(led.interaction.settled(led.choice.hard)).mean(2)
         if isinstance(self.head, ExpertsHead):
-            parts_BMX = torch.cat([lead_BW.unsqueeze(1).expand_as(read.rest), read.rest], dim=-1)
+            parts_BMX = torch.cat([lead_BW.unsqueeze(1).expand_as(rest_BMW), rest_BMW], dim=-1)
             output = self.head(parts_BMX, judged.share, drop)
         else:
-            mixed_BW = torch.einsum("bm,bmw->bw", read.choice.weight, read.rest)
+            mixed_BW = torch.einsum("bm,bmw->bw", led.choice.weight, rest_BMW)
             output = self.head(torch.cat([lead_BW, mixed_BW], dim=-1), drop)
         return output
 
-    def _unimodal(self, judged: Judged, labels_B: Tensor, workers: Collective) -> dict[str, Tensor]:
+    def unimodal(self, judged: Judged, labels_B: Tensor, workers: Collective) -> dict[str, Tensor]:
         """Each term averaged over a sample's available modalities, then over the samples that have any."""
         cells = self.heads.losses(judged.judgement, labels_B, self.confidence_scale)
         share_BM = judged.available.to(cells.nll.dtype)
@@ -214,10 +222,10 @@ class Prlf(MultimodalModel):
         }
 
 
-def alignment(judged: Judged, read: Read, workers: Collective) -> Tensor:
+def alignment(judged: Judged, led: Led, workers: Collective) -> Tensor:
     """Mean over the weak modalities, placeholders included, of samples with a dominant one."""
-    weak_BM = (read.choice.hard < 0.5) & judged.available.any(1, keepdim=True)
-    return mean_over_batch(read.interaction.distance, weak_BM, workers)
+    weak_BM = (led.choice.hard < 0.5) & judged.available.any(1, keepdim=True)
+    return mean_over_batch(led.interaction.distance(), weak_BM, workers)
 
 
 def _mean_under(values: dict[str, Tensor], prefix: str) -> Tensor:

@@ -124,11 +124,11 @@ class Promise(MultimodalModel):
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective
     ) -> Loss:
         drop = partial(noise.dropout, probability=self.dropout)
-        student = self._view(incomplete, drop)
-        output = self._output(student, drop)
-        with torch.no_grad():
+        with torch.no_grad():  # First: what it frees is memory that the student need not ask for.
             teacher = self._view(complete, keep_all)
             target = self._points(teacher, incomplete.rows, COMPLETE)
+        student = self._view(incomplete, drop)
+        output = self._output(student, drop)
         points = self._points(student, incomplete.rows, INCOMPLETE)
         gallery = self._gallery(points, target, incomplete.labels, state, workers)
         task_B = self.head.loss(output, incomplete.labels)

@@ -23,7 +23,7 @@ def build_optimiser(model: nn.Module, spec: OptimiserSpec) -> torch.optim.AdamW:
     groups = _groups([one for one in model.parameters() if one not in elsewhere], 1.0, spec)
     for module in own:
         groups += _groups(list(module.parameters()), module.learning_rate / spec.lr, spec)
-    return torch.optim.AdamW(groups, lr=spec.lr)
+    return torch.optim.AdamW(groups, lr=spec.lr, fused=True)  # One pass over all tensors, not a dozen over each.
 
 
 def _groups(parameters: list[nn.Parameter], multiple: float, spec: OptimiserSpec) -> list[dict[str, Any]]:

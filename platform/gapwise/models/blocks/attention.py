@@ -19,6 +19,9 @@ from torch.nn import functional
 Drop = Callable[[Tensor], Tensor]
 """Dropout with noise and probability already bound."""
 
+FEW = 8
+"""Elements that fill one vector register; softmax over a shorter last axis runs one element at a time on a CPU."""
+
 FEED_FORWARD_FACTOR = 2
 """Hidden width of a feed-forward part, in model widths. Ours: the usual 4 costs a sixth more time a step, and these
 datasets are small."""
@@ -45,6 +48,11 @@ def split_axis(value: Tensor, axis: int, sizes: Sequence[int]) -> Tensor:
     """`Tensor.unflatten`, which torch leaves untyped."""
     parted: Tensor = value.unflatten(axis, sizes)  # type: ignore[no-untyped-call]
     return parted
+
+
+def softmax(scores: Tensor) -> Tensor:
+    """Softmax over the last axis; over a few elements by way of the axis before it, three times as fast."""
+    return scores.softmax(-1) if scores.shape[-1] >= FEW else scores.mT.softmax(-2).mT
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
@@ -76,18 +84,18 @@ class Attention(nn.Module):
         """(..., Q, W) from projected queries and memory; `mask` is (..., K) or (..., Q, K), true where one may look."""
         scores_BHQK = query_BHQE @ memory.key.mT
         if mask is None:
-            return self._merge(scores_BHQK.softmax(-1) @ memory.value)
+            return self._merge(softmax(scores_BHQK) @ memory.value)
         mask_BHQK = mask.unsqueeze(-2).unsqueeze(-2) if mask.dim() < scores_BHQK.dim() - 1 else mask.unsqueeze(-3)
         # A small tensor added in place, and the result emptied after the product: selecting among the scores, twice,
         # gives the same, but the scores are the largest tensor of a step, and each pass or copy of them shows.
         scores_BHQK.add_(floored(scores_BHQK.new_zeros(()), mask_BHQK))
-        seen_BHQE = scores_BHQK.softmax(-1) @ memory.value
+        seen_BHQE = softmax(scores_BHQK) @ memory.value
         return self._merge(torch.where(mask_BHQK.any(-1, keepdim=True), seen_BHQE, 0.0))
 
     def look_by_part(self, query_BHQE: Tensor, memory: Memory, share_BP: Tensor) -> Tensor:
         """(B, Q, W): attention to each of P equal parts of the keys by itself, the results summed by `share_BP`."""
         parts = share_BP.shape[-1]
-        weight_BHQPK = split_axis(query_BHQE @ memory.key.mT, -1, (parts, -1)).softmax(-1)
+        weight_BHQPK = softmax(split_axis(query_BHQE @ memory.key.mT, -1, (parts, -1)))
         shared_BHQPK = weight_BHQPK * share_BP[..., None, None, :, None]
         return self._merge(shared_BHQPK.flatten(-2) @ memory.value)
 

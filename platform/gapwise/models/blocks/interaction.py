@@ -5,7 +5,7 @@ from each as that modality is reliable, so that an intact modality is not distor
 their weights. A wholly missing modality starts from a placeholder and, its reliability being zero, gives nothing back.
 Zero steps are the ablation, which owns no weights at all, so that DDP finds no parameter without a gradient.
 
-Shape legend: B samples, M modalities, S summary tokens, W model width.
+Shape legend: B samples, M modalities, S summary tokens, N = M * S tokens in a row, W model width, K steps.
 """
 
 from typing import NamedTuple
@@ -19,12 +19,49 @@ from gapwise.models.blocks.reliability import Choice
 
 
 class Interaction(NamedTuple):
-    """`dominant` (B, S, W) and `tokens` (B, M, S, W) after the last step, the dominant in its own place among them;
-    `distance` (B, M): sum over steps of (k/K)(1 - cosine to the dominant), meaningless for the dominant itself."""
+    """`dominant` (B, S, W) and `tokens` (B, M, S, W) after the last step, nothing yet in the dominant's own place among
+    them. Step by step, `pooled` (B, M, W) after it, and `target` (B, 1, W), the pooled dominant before it.
+
+    A teacher needs no more than the dominant, so the rest is computed on demand.
+    """
 
     dominant: Tensor
     tokens: Tensor
-    distance: Tensor
+    pooled: list[Tensor]
+    target: list[Tensor]
+
+    def settled(self, hard_BM: Tensor) -> Tensor:
+        """(B, M, S, W): the tokens, with the dominant in its own place."""
+        return torch.lerp(self.tokens, self.dominant.unsqueeze(1), hard_BM.unsqueeze(-1).unsqueeze(-1))
+
+    def distance(self) -> Tensor:
+        """(B, M): sum over steps of (k/K)(1 - cosine to the dominant), zero without steps; meaningless for the dominant
+        itself. No gradient to the dominant."""
+        if not self.pooled:
+            return self.tokens.new_zeros(self.tokens.shape[:2])
+        cosine_KBM = functional.cosine_similarity(torch.stack(self.pooled), torch.stack(self.target).detach(), dim=-1)
+        step_K = torch.arange(1, len(self.pooled) + 1, device=cosine_KBM.device, dtype=cosine_KBM.dtype)
+        return ((step_K / len(self.pooled)).view(-1, 1, 1) * (1.0 - cosine_KBM)).sum(0)
+
+
+class _Roles(NamedTuple):
+    """What the choice says, the same in every step: `weak` (B, M, 1, 1) is 0 for the dominant and 1 for the others,
+    `share` (B, M) what the dominant takes back of each, `reliabilities` (B, M, 2) each one's own and the dominant's."""
+
+    weak: Tensor
+    share: Tensor
+    reliabilities: Tensor
+
+
+class _Walk(NamedTuple):
+    """Between two steps: `tokens` (B, M, S, W), the same `normed` and in a row (B, N, W), and `pooled` (B, M, W);
+    `dominant` (B, S, W), and pooled as the `leader` (B, 1, W)."""
+
+    tokens: Tensor
+    dominant: Tensor
+    normed: Tensor
+    pooled: Tensor
+    leader: Tensor
 
 
 class ProgInteract(nn.Module):
@@ -43,32 +80,38 @@ class ProgInteract(nn.Module):
 
     def forward(self, tokens_BMSW: Tensor, choice: Choice, drop: Drop) -> Interaction:
         dominant_BSW = torch.einsum("bm,bmsw->bsw", choice.dominant, tokens_BMSW).to(tokens_BMSW.dtype)
-        distance_BM = torch.zeros_like(choice.hard)
-        for step in range(1, self.steps + 1):
-            target_B1W = dominant_BSW.mean(1, keepdim=True).detach()
-            tokens_BMSW, dominant_BSW = self._step(tokens_BMSW, dominant_BSW, choice, drop)
-            cosine_BM = functional.cosine_similarity(tokens_BMSW.mean(2), target_B1W, dim=-1)
-            distance_BM = distance_BM + (step / self.steps) * (1.0 - cosine_BM)
-        leads_BM11 = choice.hard.unsqueeze(-1).unsqueeze(-1)
-        return Interaction(dominant_BSW, torch.lerp(tokens_BMSW, dominant_BSW.unsqueeze(1), leads_BM11), distance_BM)
+        if not self.steps:
+            return Interaction(dominant_BSW, tokens_BMSW, [], [])
+        roles, pooled, target = _roles(choice), [], []
+        walk = self._at(tokens_BMSW, dominant_BSW)
+        for _ in range(self.steps):
+            target.append(walk.leader)
+            walk = self._step(walk, roles, drop)
+            pooled.append(walk.pooled)
+        return Interaction(walk.dominant, walk.tokens, pooled, target)
 
-    def _step(self, tokens_BMSW: Tensor, dominant_BSW: Tensor, choice: Choice, drop: Drop) -> tuple[Tensor, Tensor]:
-        weak_BM = 1.0 - choice.hard
-        normed_BSW = self.dominant_norm(dominant_BSW)
-        asked_BNW = self.weak_norm(tokens_BMSW).flatten(1, 2)
-        taken_BMSW = split_axis(self.to_weak(asked_BNW, normed_BSW), 1, tokens_BMSW.shape[1:3])
-        share_BM1W = weak_BM.unsqueeze(-1).unsqueeze(-1) * self._gate(tokens_BMSW, dominant_BSW, choice)
-        tokens_BMSW = tokens_BMSW + share_BM1W * drop(taken_BMSW)
-        offered = self.to_dominant.remember(self.weak_norm(tokens_BMSW).flatten(1, 2))
-        asked_BHSE = self.to_dominant.ask(normed_BSW)
-        returned_BSW = self.to_dominant.look_by_part(asked_BHSE, offered, weak_BM * choice.weight)
-        return tokens_BMSW, dominant_BSW + drop(returned_BSW)
+    def _at(self, tokens_BMSW: Tensor, dominant_BSW: Tensor) -> _Walk:
+        normed_BNW = self.weak_norm(tokens_BMSW).flatten(1, 2)
+        return _Walk(tokens_BMSW, dominant_BSW, normed_BNW, tokens_BMSW.mean(2), dominant_BSW.mean(1, keepdim=True))
 
-    def _gate(self, tokens_BMSW: Tensor, dominant_BSW: Tensor, choice: Choice) -> Tensor:
+    def _step(self, walk: _Walk, roles: _Roles, drop: Drop) -> _Walk:
+        normed_BSW = self.dominant_norm(walk.dominant)
+        taken_BMSW = split_axis(self.to_weak(walk.normed, normed_BSW), 1, walk.tokens.shape[1:3])
+        tokens_BMSW = walk.tokens + roles.weak * self._gate(walk, roles) * drop(taken_BMSW)
+        normed_BNW = self.weak_norm(tokens_BMSW).flatten(1, 2)
+        offered = self.to_dominant.remember(normed_BNW)
+        returned_BSW = self.to_dominant.look_by_part(self.to_dominant.ask(normed_BSW), offered, roles.share)
+        dominant_BSW = walk.dominant + drop(returned_BSW)
+        return _Walk(tokens_BMSW, dominant_BSW, normed_BNW, tokens_BMSW.mean(2), dominant_BSW.mean(1, keepdim=True))
+
+    def _gate(self, walk: _Walk, roles: _Roles) -> Tensor:
         """(B, M, 1, W) in (0, 1), from both pooled representations and both reliabilities."""
-        weak_BMW = tokens_BMSW.mean(2)
-        leader_BMW = dominant_BSW.mean(1, keepdim=True).expand_as(weak_BMW)
-        weight_BM1 = choice.weight.unsqueeze(-1)
-        leading_BM1 = (choice.weight * choice.hard).sum(1, keepdim=True).unsqueeze(-1).expand_as(weight_BM1)
-        seen = torch.cat([weak_BMW, leader_BMW, weight_BM1, leading_BM1], dim=-1)
+        seen = torch.cat([walk.pooled, walk.leader.expand_as(walk.pooled), roles.reliabilities], dim=-1)
         return torch.sigmoid(self.gate(seen)).unsqueeze(2)
+
+
+def _roles(choice: Choice) -> _Roles:
+    weak_BM = 1.0 - choice.hard
+    leading_B1 = (choice.weight * choice.hard).sum(1, keepdim=True)
+    reliabilities_BM2 = torch.stack([choice.weight, leading_B1.expand_as(choice.weight)], dim=-1)
+    return _Roles(weak_BM.unsqueeze(-1).unsqueeze(-1), weak_BM * choice.weight, reliabilities_BM2)
