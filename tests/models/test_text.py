@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from gapwise.data.batch import ModalityBatch, hide
+from gapwise.data.batch import ModalityBatch, hide, join
 from gapwise.data.shape import DataShape, TokenShape
 from gapwise.data.store import Dataset, statistics
 from gapwise.data.tokens import token_statistics
 from gapwise.errors import CheckpointError, DataError, SpecError
 from gapwise.models import pretrained
 from gapwise.models.ablations import ABLATIONS, ablate
+from gapwise.models.blocks import text
 from gapwise.models.blocks.text import CallersDropout, Finetuned, encode
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, Loss, MultimodalModel, Quiet, SeededNoise
@@ -106,6 +107,24 @@ class TestEveryModel:
         assert alone.steps()["text"] < together.steps()["text"]
         first, whole = (model.predict(one, model.initial_state()).output for one in (alone, together))
         torch.testing.assert_close(first, whole[:5], rtol=1e-4, atol=1e-5)
+
+    def test_in_evaluation_equal_texts_are_encoded_once_and_answered_alike(
+        self, kind, mode, encoder, dataset, monkeypatch
+    ):
+        model, shape = build(spec_of(kind, mode, encoder), dataset)
+        whole = complete_batch(dataset, shape)
+        seen = join([whole, incomplete(whole), whole])
+        encoded = []
+        original = text.encode
+        monkeypatch.setattr(text, "encode", lambda m, ids, *rest: encoded.append(len(ids)) or original(m, ids, *rest))
+
+        with torch.no_grad():
+            apart = model.predict(seen, model.initial_state()).output
+        with torch.inference_mode():
+            shared = model.predict(seen, model.initial_state()).output
+
+        torch.testing.assert_close(shared, apart, rtol=1e-4, atol=1e-5)
+        assert encoded[0] == seen.size and encoded[1] <= seen.size - whole.size
 
     @pytest.mark.parametrize("mask_visible", [True, False])
     def test_everything_missing_is_finite_in_value_and_gradient(self, kind, mode, encoder, dataset, mask_visible):

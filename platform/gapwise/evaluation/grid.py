@@ -100,8 +100,9 @@ def read_grid(
     conditions = chosen.conditions(split.lengths)
     seeds = mask_seeds if chosen.seeded else mask_seeds[:1]
     parts, order = [], split.by_length(rows)
-    for start in range(0, len(rows), _CHUNK_ROWS):
-        chunk = rows[order[start : start + _CHUNK_ROWS]]
+    at_once = _rows_at_once(split, views=len(conditions) * len(seeds))
+    for start in range(0, len(rows), at_once):
+        chunk = rows[order[start : start + at_once]]
         base = split.batch(chunk)
         samples = samples_of(split.keys[chunk], base)
         observed = [chosen.evaluation(samples, split=split.name, mask_seed=seed) for seed in seeds]
@@ -114,11 +115,20 @@ def read_grid(
     return Readings(conditions, values)
 
 
+def _rows_at_once(split: Split, views: int) -> int:
+    """Few rows where batches are trimmed: the views of a short text are often the same, and are then encoded once."""
+    return max(1, _samples_at_once() // views) if split.trimmed else _CHUNK_ROWS
+
+
+def _samples_at_once() -> int:
+    return _ON_GPU if torch.cuda.is_available() else _ON_CPU
+
+
 def _forward(
     read: Read, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
 ) -> dict[str, NDArray[np.float32]]:
     """(len(masks), B, ...) by name, in joined batches; no more views exist at a time."""
-    at_once = max(1, (_ON_GPU if torch.cuda.is_available() else _ON_CPU) // base.size)
+    at_once = max(1, _samples_at_once() // base.size)
     found: list[dict[str, torch.Tensor]] = []
     with torch.inference_mode():
         for start in range(0, len(masks), at_once):

@@ -59,10 +59,21 @@ class TextEncoder(nn.Module):
         ids_BT = torch.where(attend_BT, tokens.ids, self.unknown)
         # Attention over nothing is left undefined by the pretrained encoder; what it answers there is not looked at.
         alive_BT = torch.cat([attend_BT[:, :1] | ~attend_BT.any(1, keepdim=True), attend_BT[:, 1:]], dim=1)
-        states_BTH = self.pretrained(ids_BT, alive_BT, self._prefix(prompts_LW), drop)
+        states_BTH = self._states(ids_BT, alive_BT, self._prefix(prompts_LW), drop)
         states_BTH = drop(functional.layer_norm(states_BTH, states_BTH.shape[-1:]))
         summary_BSW: Tensor = self.summarise(states_BTH, attend_BT, drop)
         return summary_BSW
+
+    def _states(self, ids_BT: Tensor, alive_BT: Tensor, prefix_LH: Tensor | None, drop: Drop) -> Tensor:
+        """(B, T, H). In evaluation, texts that look the same under different masks are encoded once."""
+        if not torch.is_inference_mode_enabled():
+            states_BTH: Tensor = self.pretrained(ids_BT, alive_BT, prefix_LH, drop)
+            return states_BTH
+        seen_BX = torch.cat([ids_BT, alive_BT.to(ids_BT.dtype)], dim=1)
+        once_UX, place_B = torch.unique(seen_BX, dim=0, return_inverse=True)
+        ids_UT, alive_UT = once_UX.chunk(2, dim=1)
+        states_UTH: Tensor = self.pretrained(ids_UT, alive_UT.to(alive_BT.dtype), prefix_LH, drop)
+        return states_UTH[place_B]
 
     def _prefix(self, prompts_LW: Tensor | None) -> Tensor | None:
         if self.lift is None:
