@@ -22,10 +22,18 @@ class Deaf:
         return False
 
 
-@pytest.fixture(scope="module", params=["late_fusion", "promise", "prlf"])
+REDUCED = {"name": "prlf", "encoder": "statistics", "components": 3, "readout": "experts"}
+"""Rests on directions and label values that were found in the training data."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[{"name": "late_fusion"}, {"name": "promise"}, {"name": "prlf"}, REDUCED],
+    ids=["late_fusion", "promise", "prlf", "reduced"],
+)
 def saved(request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, object]:
     dataset = open_dataset(small)
-    model = {"name": request.param, "width": 16, "heads": 2, "depth": 1, "summary_tokens": 2}
+    model = {**request.param, "width": 16, "heads": 2, "depth": 1, "summary_tokens": 2}
     spec = TrainSpec.model_validate({"model": model, "protocol": {"rates": [0.0]}, "epochs": 1, "batch_size": 200})
     job = whole_job(spec, dataset, statistics(dataset.train))
     trained = fit(job, Deaf(), NoSink())
