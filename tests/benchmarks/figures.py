@@ -85,9 +85,7 @@ def main() -> None:
         "seeds": [FIRST_SEED + number for number in range(chosen.seeds)],
         "mask_seeds": chosen.mask_seeds,
         "selected_on": "validation: the configuration by the study named in the README, the epoch by its one mask seed",
-        **references(
-            dataset, dataset.split(chosen.split, "optima of figures"), runs[0].spec.protocol, chosen.mask_seeds
-        ),
+        **references(dataset, runs[0]),
         "models": {label: summary([one for one in found if one["label"] == label]) for label in labels(runs)},
     }
     chosen.out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +123,15 @@ def labels(runs: list[Run]) -> list[str]:
 
 
 def figures_of(run: Run) -> dict[str, Any]:
+    """Read from `--work` where this run was scored before on the same split and masks."""
+    kept = run.folder.parent / f"{run.folder.name}-{run.split}-{run.mask_seeds}.json"
+    if not kept.exists():
+        found = scored(run)
+        kept.write_text(json.dumps(found))
+    return dict(json.loads(kept.read_text()))
+
+
+def scored(run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     dataset = opened(run.data)[0]
     model = load_model_folder(run.folder) if run.folder.exists() else trained(run)
