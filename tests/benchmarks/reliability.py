@@ -21,7 +21,6 @@ import torch
 from measuring import SIZE, Stepper, arguments, publish, taking_turns
 
 from gapwise.models.blocks.attention import keep_all
-from gapwise.models.blocks.bank import Encoded
 from gapwise.models.interface import Alone
 from gapwise.models.prlf import Prlf
 from gapwise.spec.model import Fisher, PrlfSpec
@@ -37,7 +36,7 @@ def estimation(stepper: Stepper, *, losses: bool) -> Callable[[], None]:
     def estimate() -> None:
         with torch.no_grad():
             complete = model.assess(teacher, stepper.state)
-        judged = model.assess(Encoded(student.summary.detach().requires_grad_(), student.available), stepper.state)
+        judged = model.assess(student._replace(summary=student.summary.detach().requires_grad_()), stepper.state)
         after = model.observe(judged, stepper.state, workers)
         with torch.no_grad():
             model.choose(complete, after)
