@@ -5,7 +5,8 @@
 
 Each run is chosen by validation alone (the kept epoch); `--split test` is read afterwards and logged with the dataset.
 Beside the models stand the floor and, on synthetic data, both optima on the same masks. Runs are independent processes
-of one thread each; a run that is already in `--work` is not trained again, so an interrupted command can be repeated.
+of one thread each; what `--work` holds of the same spec and data is not done again, so an interrupted command can be
+repeated.
 """
 
 import os
@@ -14,28 +15,23 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import argparse
 import json
-import platform
 import re
-import shlex
 import subprocess
-import sys
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from measuring import provenance
 
-from gapwise.data.batch import ModalityBatch
 from gapwise.data.store import Dataset, opened
-from gapwise.data.synth import read_task
-from gapwise.evaluation.grid import robustness_grid
+from gapwise.evaluation.grid import Grid
 from gapwise.evaluation.metrics import floor
-from gapwise.evaluation.objective import settled
-from gapwise.evaluation.optimum import exact_form, optimal_grid
-from gapwise.evaluation.plugin import fit_form
-from gapwise.models.saved import ModelFolder, load_model_folder, rebuild, save_model
-from gapwise.promotion.judge import diagnose
+from gapwise.evaluation.objective import Curve
+from gapwise.models.saved import ModelFolder, load_model_folder, save_model
+from gapwise.promotion.judge import diagnose, grid_of, optima
+from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.loader import load_spec
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import NoSink, trained_model
@@ -76,9 +72,8 @@ def main() -> None:
         found = list(pool.map(figures_of, runs))
     dataset = opened(chosen.data)[0]
     result = {
-        "command": f"python {shlex.join(sys.argv)}",
+        **provenance(),
         "commit": subprocess.check_output(["git", "describe", "--always", "--dirty"], text=True).strip(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "dataset": dataset.manifest.name,
         "dataset_fingerprint": dataset.manifest.fingerprint,
         "split": chosen.split,
@@ -108,12 +103,14 @@ def arguments() -> argparse.Namespace:
 
 
 def planned(chosen: argparse.Namespace) -> list[Run]:
-    runs = []
+    runs, data = [], opened(chosen.data)[0].manifest.fingerprint
     for number in range(chosen.seeds):
         for path in chosen.specs:
             seed = FIRST_SEED + number
             spec = load_spec(TrainSpec, path, (*chosen.set, f"seed={seed}"))
-            folder = chosen.work / chosen.out.stem / f"{path.stem}-{seed}"
+            folder = (
+                chosen.work / f"{path.stem}-{fingerprint({'spec': spec.model_dump(mode='json'), 'data': data})[:12]}"
+            )
             runs.append(Run(path.stem, spec, chosen.data, folder, chosen.split, chosen.mask_seeds))
     return runs
 
@@ -135,19 +132,11 @@ def scored(run: Run) -> dict[str, Any]:
     torch.set_num_threads(1)
     dataset = opened(run.data)[0]
     model = load_model_folder(run.folder) if run.folder.exists() else trained(run)
-    if model.spec != settled(run.spec, model.shape, dataset.valid.labels):
-        raise SystemExit(f"error: {run.folder} was trained by another spec; remove it or name another --work")
     split, protocol = dataset.split(run.split, reason=f"figures of {run.label}"), model.spec.protocol
-    network, state = rebuild(model), model.state
-
-    def answer(batch: ModalityBatch) -> torch.Tensor:
-        return network.predict(batch, state).output
-
-    grid = robustness_grid(answer, split.reading(model.shape), protocol, range(1, run.mask_seeds + 1), model.shape)
     said = diagnose(model, dataset, protocol, split=split, mask_seeds=min(5, run.mask_seeds))
     return {
         "label": run.label,
-        "curves": {name: grid.curve(name) for name in METRICS if name in grid.metrics},
+        "curves": curves_of(grid_of(model, split, protocol, run.mask_seeds)),
         "diagnostics": said._asdict(),
         "trained": model.trained,
         "spec": model.spec.model_dump(mode="json"),
@@ -159,13 +148,12 @@ def references(dataset: Dataset, run: Run) -> dict[str, Any]:
     split = dataset.split(run.split, reason="optima of figures")
     constant = floor(dataset.train.labels, split.labels, dataset.manifest.shape())
     found: dict[str, Any] = {"floor": {name: constant[name] for name in METRICS if name in constant}}
-    task = read_task(dataset)
-    if task is None:
-        return found
-    for name, form in (("optimum", exact_form(task)), ("plugin_optimum", fit_form(dataset.train, task.preset))):
-        grid = optimal_grid(form, split, run.spec.protocol, range(1, run.mask_seeds + 1))
-        found[name] = over_rates([{metric: grid.curve(metric) for metric in METRICS if metric in grid.metrics}])
-    return found
+    best = optima(dataset, split, run.spec.protocol, run.mask_seeds)
+    return found | {name: over_rates([curves_of(grid)]) for name, grid in best.items()}
+
+
+def curves_of(grid: Grid) -> dict[str, Curve]:
+    return {name: grid.curve(name) for name in METRICS if name in grid.metrics}
 
 
 def trained(run: Run) -> ModelFolder:
@@ -187,7 +175,7 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def over_rates(curves: list[dict[str, dict[str, float]]]) -> dict[str, Any]:
+def over_rates(curves: list[dict[str, Curve]]) -> dict[str, Any]:
     """Mean and deviation over seeds of each metric by rate, and of its mean over the rates."""
     return {
         metric: {
@@ -206,10 +194,10 @@ def spread(values: list[float]) -> list[float]:
 def averaged(trees: list[Any]) -> Any:
     """The same tree with the mean of each number over the seeds; None where a seed has none."""
     first = trees[0]
-    if isinstance(first, dict):
-        return {key: averaged([tree[key] for tree in trees]) for key in first}
     if any(tree is None for tree in trees):
         return None
+    if isinstance(first, dict):
+        return {key: averaged([tree[key] for tree in trees]) for key in first}
     return round(float(np.mean(trees)), 4) if isinstance(first, int | float) else first
 
 

@@ -100,10 +100,14 @@ def arguments(description: str | None, **counts: int) -> argparse.ArgumentParser
     return parser
 
 
+def provenance() -> dict[str, str]:
+    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
+    return {"command": f"python {shlex.join(sys.argv)}", "machine": machine}
+
+
 def publish(found: Mapping[str, Any], out: Path | None) -> None:
     """Print the figures with the command and machine that made them; write them to `out` too."""
-    machine = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}"
-    text = json.dumps({"command": f"python {shlex.join(sys.argv)}", "machine": machine, **found}, indent=1)
+    text = json.dumps({**provenance(), **found}, indent=1)
     print(text)
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)

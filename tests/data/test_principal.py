@@ -58,5 +58,5 @@ def test_blocks_change_next_to_nothing(train: TrainSplit, monkeypatch: pytest.Mo
 
 
 def test_more_directions_than_features_are_not_invented(train: TrainSplit) -> None:
-    found = with_directions(statistics(train), train).principal
+    found = with_directions(statistics(train), train, train.manifest.modalities).principal
     assert {name: len(one) for name, one in found.items()} == {"text": 16, "audio": 6, "vision": 8}

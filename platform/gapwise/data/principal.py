@@ -7,7 +7,7 @@ Computed in one pass over the frames and a second one for the scale; D x D numbe
 Shape legend: F frames of a block, D features, R samples with frames in a block, P directions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -23,14 +23,13 @@ Real = NDArray[np.float64]
 _CACHE: WeakKeyDictionary[TrainSplit, dict[str, NDArray[np.float32]]] = WeakKeyDictionary()
 
 
-def with_directions(statistics: Statistics, train: TrainSplit) -> Statistics:
-    """The statistics with every modality's principal directions; found once for as long as the split lives."""
-    if train not in _CACHE:
-        _CACHE[train] = {
-            name: principal_directions(train, name, moments, MOST_COMPONENTS)
-            for name, moments in statistics.modalities.items()
-        }
-    return statistics._replace(principal=_CACHE[train])
+def with_directions(statistics: Statistics, train: TrainSplit, modalities: Iterable[str]) -> Statistics:
+    """The statistics with these modalities' principal directions; found once for as long as the split lives."""
+    found = _CACHE.setdefault(train, {})
+    for name in modalities:
+        if name not in found:
+            found[name] = principal_directions(train, name, statistics.modalities[name], MOST_COMPONENTS)
+    return statistics._replace(principal=found)
 
 
 def principal_directions(train: TrainSplit, name: str, moments: Moments, most: int) -> NDArray[np.float32]:
@@ -55,14 +54,11 @@ def _sample_means(train: TrainSplit, name: str, moments: Moments) -> Iterator[tu
 
     A sample that lies across two blocks comes as two.
     """
-    row_F, start = np.repeat(np.arange(len(train)), train.lengths[name]), 0
-    for frames_FD in train.frames(name):
-        rows = row_F[start : start + len(frames_FD)]
-        first_R = np.unique(rows, return_index=True)[1]
-        count_R = np.diff([*first_R, len(rows)]).astype(np.float64)
+    for row_F, frames_FD in train.frames_with_rows(name):
+        first_R = np.unique(row_F, return_index=True)[1]
+        count_R = np.diff([*first_R, len(row_F)]).astype(np.float64)
         mean_RD = np.add.reduceat(frames_FD, first_R, axis=0) / count_R[:, None]
         yield count_R, (mean_RD - moments.mean) / moments.deviation
-        start += len(frames_FD)
 
 
 def _deviation(train: TrainSplit, name: str, moments: Moments, rows_PD: Real) -> Real:

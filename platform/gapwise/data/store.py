@@ -148,6 +148,13 @@ class Split:
             for start in range(0, len(values_FD), _FRAMES_AT_ONCE):
                 yield values_FD[start : start + _FRAMES_AT_ONCE].astype(np.float64)
 
+    def frames_with_rows(self, modality: str) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """The blocks of `frames`, each with the row (F,) that a frame belongs to, in ascending order."""
+        row_F, start = np.repeat(np.arange(len(self)), self.lengths[modality]), 0
+        for frames_FD in self.frames(modality):
+            yield row_F[start : start + len(frames_FD)], frames_FD
+            start += len(frames_FD)
+
     def _gather(self, name: str, rows: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.float32]:
         record = self.manifest.modalities[name]
         steps_T = np.arange(record.max_length)

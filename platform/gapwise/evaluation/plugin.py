@@ -98,12 +98,10 @@ def _prior(preset: SynthPreset, labels_N: Real) -> Real:
 
 def _frame_sums(train: TrainSplit, name: str) -> Real:
     """(N, D): the sum of each sample's frames."""
-    row_F = np.repeat(np.arange(len(train)), train.lengths[name])
-    sums_ND, start = np.zeros((len(train), train.manifest.modalities[name].dim)), 0
-    for frames_FD in train.frames(name):
-        rows, first = np.unique(row_F[start : start + len(frames_FD)], return_index=True)
+    sums_ND = np.zeros((len(train), train.manifest.modalities[name].dim))
+    for row_F, frames_FD in train.frames_with_rows(name):
+        rows, first = np.unique(row_F, return_index=True)
         sums_ND[rows] += np.add.reduceat(frames_FD, first, axis=0)
-        start += len(frames_FD)
     return sums_ND
 
 
@@ -120,15 +118,12 @@ def _out_of_fold(train: TrainSplit, found: Mapping[str, Found], cue: Found) -> S
 def _projected_sums(train: TrainSplit, name: str, folds_CGD: Real) -> Real:
     """(C, 3, N): number, sum and sum of squares of each sample's projections on its own fold's directions."""
     directions, samples = len(folds_CGD), len(train)
-    row_F = np.repeat(np.arange(samples), train.lengths[name])
     fold_N, flat_DX = fold_of(samples), folds_CGD.reshape(-1, folds_CGD.shape[-1]).T
-    sums, start = np.zeros((directions, 3, samples)), 0
-    for frames_FD in train.frames(name):
-        rows = row_F[start : start + len(frames_FD)]
+    sums = np.zeros((directions, 3, samples))
+    for rows, frames_FD in train.frames_with_rows(name):
         all_FCG = (frames_FD @ flat_DX).reshape(len(rows), directions, -1)
         own_FC = all_FCG[np.arange(len(rows)), :, fold_N[rows]]
         for number, own_F in enumerate(own_FC.T):
             for power in range(3):
                 sums[number, power] += np.bincount(rows, own_F**power, minlength=samples)
-        start += len(frames_FD)
     return sums

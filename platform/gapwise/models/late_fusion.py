@@ -15,8 +15,7 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks.attention import Drop, keep_all
 from gapwise.models.blocks.bank import EncoderBank
-from gapwise.models.blocks.experts import ExpertsHead
-from gapwise.models.blocks.heads import TaskHead
+from gapwise.models.blocks.experts import ExpertsHead, build_head
 from gapwise.models.interface import Collective, Loss, MultimodalModel, Noise, Prediction, State, mean_over_batch
 from gapwise.spec.model import LateFusionSpec
 
@@ -31,11 +30,7 @@ class LateFusion(MultimodalModel):
         self.modalities = tuple(sorted(shape.modalities))
         self.register_hyperparameters(dropout=spec.dropout)
         self.encoders = EncoderBank(spec, shape.modalities, statistics)
-        self.head: TaskHead | ExpertsHead
-        if spec.readout == "experts":
-            self.head = ExpertsHead(len(self.modalities), spec.width, spec, shape, statistics)
-        else:
-            self.head = TaskHead(spec.width, spec, shape, statistics)
+        self.head = build_head(spec, shape, statistics, inputs=spec.width, experts=len(self.modalities))
 
     def forward(
         self, incomplete: ModalityBatch, complete: ModalityBatch, state: State, noise: Noise, workers: Collective

@@ -20,8 +20,7 @@ from gapwise.models.blocks import reliability
 from gapwise.models.blocks.attention import Drop, keep_all
 from gapwise.models.blocks.bank import Encoded, EncoderBank
 from gapwise.models.blocks.encoder import learnable_tokens
-from gapwise.models.blocks.experts import ExpertsHead
-from gapwise.models.blocks.heads import TaskHead
+from gapwise.models.blocks.experts import ExpertsHead, build_head
 from gapwise.models.blocks.interaction import Interaction, ProgInteract
 from gapwise.models.blocks.reliability import Choice, Judgement, UnimodalHeads
 from gapwise.models.interface import (
@@ -87,11 +86,7 @@ class Prlf(MultimodalModel):
         self.placeholder = learnable_tokens(len(self.modalities), spec.summary_tokens, spec.width)
         self.interact = ProgInteract(spec.width, spec.heads, spec.steps)
         self.norm = nn.LayerNorm(spec.width)
-        self.head: TaskHead | ExpertsHead
-        if spec.readout == "experts":
-            self.head = ExpertsHead(len(self.modalities), 2 * spec.width, spec, shape, statistics)
-        else:
-            self.head = TaskHead(2 * spec.width, spec, shape, statistics)
+        self.head = build_head(spec, shape, statistics, inputs=2 * spec.width, experts=len(self.modalities))
 
     def initial_state(self) -> State:
         """Running statistics of both cues; for `ema` also the empirical Fisher information by modality, (M,)."""

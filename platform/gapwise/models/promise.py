@@ -25,8 +25,8 @@ from gapwise.models.blocks.attention import Drop, Transformer, keep_all
 from gapwise.models.blocks.bank import Encoded, EncoderBank
 from gapwise.models.blocks.contrastive import Points
 from gapwise.models.blocks.encoder import learnable_tokens
-from gapwise.models.blocks.experts import ExpertsHead
-from gapwise.models.blocks.heads import LinearBank, TaskHead
+from gapwise.models.blocks.experts import ExpertsHead, build_head
+from gapwise.models.blocks.heads import LinearBank
 from gapwise.models.blocks.prompting import PromptAttention, Prompted, others
 from gapwise.models.blocks.queue import Queue
 from gapwise.models.interface import (
@@ -105,11 +105,7 @@ class Promise(MultimodalModel):
         self.prompting = PromptAttention(spec, len(self.modalities))
         self.fusion = Fusion(spec, len(self.modalities))
         self.project = LinearBank(1 + len(self.modalities), spec.width, spec.projection)
-        self.head: TaskHead | ExpertsHead
-        if spec.readout == "experts":
-            self.head = ExpertsHead(1 + len(self.modalities), spec.width, spec, shape, statistics)
-        else:
-            self.head = TaskHead(spec.width, spec, shape, statistics)
+        self.head = build_head(spec, shape, statistics, inputs=spec.width, experts=1 + len(self.modalities))
 
     def initial_state(self) -> State:
         """The empty queue; nothing for a queue without slots."""

@@ -53,8 +53,8 @@ def judge(
     refuse_impossible_rates(protocol, dataset.manifest.modalities)
     for one in (model, baseline) if baseline is not None else (model,):
         refuse_other_shape(one, dataset)
-    grid = _grid(model, split, protocol, mask_seeds)
-    beside = _grid(baseline, split, protocol, mask_seeds) if baseline is not None else None
+    grid = grid_of(model, split, protocol, mask_seeds)
+    beside = grid_of(baseline, split, protocol, mask_seeds) if baseline is not None else None
     return {
         "protocol": protocol.name,
         "split": split.name,
@@ -63,7 +63,9 @@ def judge(
         "mean": grid.mean(),
         "floor": dict(floor(dataset.train.labels, split.labels, dataset.manifest.shape())),
         "baseline": None if beside is None else _tables(beside),
-        **_optima(dataset, split, protocol, mask_seeds),
+        "optimum": None,
+        "plugin_optimum": None,
+        **{name: _tables(best) for name, best in optima(dataset, split, protocol, mask_seeds).items()},
         "dataset_fingerprint": dataset.manifest.fingerprint,
     }
 
@@ -82,13 +84,14 @@ def diagnose(
     return diagnose_split(read, split.reading(model.shape), protocol, range(1, mask_seeds + 1), dataset.train)
 
 
-def _optima(dataset: Dataset, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> dict[str, Any]:
+def optima(dataset: Dataset, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> dict[str, Grid]:
+    """`optimum` and `plugin_optimum` on the masks of `grid_of`; empty where the data are not synthetic."""
     task = read_task(dataset)
     if task is None:
-        return {"optimum": None, "plugin_optimum": None}
+        return {}
     forms = {"optimum": exact_form(task), "plugin_optimum": fit_form(dataset.train, task.preset)}
     seeds = range(1, mask_seeds + 1)
-    return {name: _tables(optimal_grid(form, split, protocol, seeds)) for name, form in forms.items()}
+    return {name: optimal_grid(form, split, protocol, seeds) for name, form in forms.items()}
 
 
 def _tables(grid: Grid) -> dict[str, Any]:
@@ -113,7 +116,8 @@ def _outline(shape: DataShape, as_ids: set[str]) -> str:
     return f"{shape.task}{classes} on {dims}"
 
 
-def _grid(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> Grid:
+def grid_of(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> Grid:
+    """The model's robustness grid under mask seeds 1..n, which training never looked at."""
     network, state = rebuild(model), model.state
 
     def answer(batch: ModalityBatch) -> torch.Tensor:

@@ -53,7 +53,9 @@ def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_la
     names a text encoder that is not there or does not fit the data.
     """
     shape = read_shape(spec.model, dataset)
-    moments = with_directions(moments, dataset.train) if spec.model.components else moments
+    if spec.model.components:
+        frames = [name for name, one in shape.modalities.items() if one.tokens is None]
+        moments = with_directions(moments, dataset.train, frames)
     return Job(
         spec=settled(spec, dataset.manifest.shape(), dataset.valid.labels),
         train=dataset.train.reading(shape),

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from gapwise.data.shape import DataShape, Statistics
 from gapwise.models.blocks.attention import Drop, split_axis
-from gapwise.models.blocks.heads import LabelScale, LinearBank, cross_entropy
+from gapwise.models.blocks.heads import LabelScale, LinearBank, TaskHead, cross_entropy
 from gapwise.spec.model import EncoderSpec
 
 GRID = 25
@@ -95,3 +95,12 @@ class ExpertsHead(nn.Module):
 
     def _step(self) -> Tensor:
         return self.grid[1] - self.grid[0]
+
+
+def build_head(
+    spec: EncoderSpec, shape: DataShape, statistics: Statistics, *, inputs: int, experts: int
+) -> TaskHead | ExpertsHead:
+    """The spec's `readout`: on one representation of `inputs` features, or on as many parts of that size as experts."""
+    if spec.readout == "experts":
+        return ExpertsHead(experts, inputs, spec, shape, statistics)
+    return TaskHead(inputs, spec, shape, statistics)
