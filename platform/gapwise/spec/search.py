@@ -107,25 +107,37 @@ _BASELINE_PARAMETERS: dict[str, Parameter] = {
 class SamplerSpec(Spec):
     """How the next configuration is chosen. Every default is written out, because Optuna's have changed."""
 
-    name: Literal["tpe", "random"] = "tpe"
-    """tpe: tree-structured Parzen estimator. random: the baseline of samplers."""
+    name: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
+    """tpe: tree-structured Parzen estimator. gp: Gaussian process. cmaes: evolution strategy, for numbers. random: the
+    baseline of samplers. grid: every combination of `points` values a range. qmc: a scrambled Sobol sequence."""
     startup: Annotated[int, Field(ge=1)] = 8
-    """Random trials before TPE uses what it has seen."""
+    """TPE, GP, CMA-ES: random trials before what was seen is used."""
     multivariate: bool = True
     """TPE: model parameters jointly."""
+    group: bool = False
+    """TPE: model parameters that occur together jointly, others apart; needs `multivariate`."""
     constant_liar: bool = True
     """TPE: count running trials as bad, so that concurrent trials spread out."""
+    points: Annotated[int, Field(ge=2, le=100)] = 4
+    """Grid: values of each range, evenly spread on its scale, both bounds included."""
+
+    @model_validator(mode="after")
+    def _group_is_multivariate(self) -> "SamplerSpec":
+        if self.group and not self.multivariate:
+            raise ValueError("group: true needs multivariate: true")
+        return self
 
 
 class PrunerSpec(Spec):
     """When a trial is stopped early."""
 
-    name: Literal["asha", "none"] = "asha"
-    """asha: Optuna's SuccessiveHalvingPruner. none: every trial trains to its end."""
+    name: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """asha: asynchronous successive halving. hyperband: several of them that begin later and later. median: worse than
+    the median of the others at the same epoch. none: every trial trains to its end."""
     min_epochs: Annotated[int, Field(ge=1)] = 3
     """Epochs before the first decision."""
     reduction: Annotated[int, Field(ge=2)] = 3
-    """One in this many trials survives a rung."""
+    """ASHA, Hyperband: one in this many trials survives a rung, and rungs are this many times further apart."""
 
 
 class SecondPhaseSpec(Spec):

@@ -43,6 +43,8 @@ class Outcome(NamedTuple):
     """Why it failed."""
     diagnostics: dict[str, Curve] = {}  # noqa: RUF012  (never written to)
     """{name: {condition: value}} of the kept epoch, one mask seed; second phase only, empty for a model without any."""
+    duplicate_of: int | None = None
+    """The trial of the same arm whose record answered this one, because they ask for the same training."""
 
 
 def failure(reason: str) -> Outcome:

@@ -1,41 +1,158 @@
-"""Optuna's samplers and pruners from a spec, with every default written out because Optuna's have changed.
+"""Optuna's samplers from a spec, with every default written out because Optuna's have changed.
 
 A sampler is built anew for each question with a seed from (study seed, arm, trial number), so that replaying a prefix
 of the journal reproduces every suggestion, whatever ran in between.
 """
 
 import hashlib
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import optuna
-from optuna.pruners import BasePruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    GridSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.samplers._gp.sampler import _get_params
+from optuna.trial import FrozenTrial
 
-from gapwise.spec.search import PrunerSpec, SamplerSpec
+from gapwise.errors import SpecError
+from gapwise.spec.search import SamplerSpec
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
-def question_seed(study_seed: int, arm: str, number: int) -> int:
-    """31 bits from (study seed, arm, trial number)."""
-    text = f"{study_seed}\x1f{arm}\x1f{number}".encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
+class Question(NamedTuple):
+    """Which suggestion is asked for."""
+
+    study_seed: int
+    arm: str
+    number: int
+    """How many the arm was asked before."""
+
+    @property
+    def seed(self) -> int:
+        """31 bits from all three."""
+        text = f"{self.study_seed}\x1f{self.arm}\x1f{self.number}".encode()
+        return int.from_bytes(hashlib.blake2b(text, digest_size=4).digest(), "little") >> 1
+
+    @property
+    def arm_seed(self) -> int:
+        """The same for every question of an arm, for samplers that walk along one sequence."""
+        return self._replace(number=-1).seed
 
 
-def build_sampler(spec: SamplerSpec, seed: int) -> BaseSampler:
-    if spec.name == "random":
-        return RandomSampler(seed=seed)
+def build_sampler(spec: SamplerSpec, question: Question, space: Mapping[str, BaseDistribution]) -> BaseSampler:
+    """The sampler for one question. Raises SpecError for `cmaes` without its package."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return _build(spec, question, space)
+
+
+def _build(spec: SamplerSpec, question: Question, space: Mapping[str, BaseDistribution]) -> BaseSampler:
+    match spec.name:
+        case "random":
+            return RandomSampler(seed=question.seed)
+        case "gp":
+            return _GaussianProcess(
+                seed=question.seed,
+                n_startup_trials=spec.startup,
+                deterministic_objective=False,
+                independent_sampler=RandomSampler(seed=question.seed),
+                warn_independent_sampling=False,
+            )
+        case "cmaes":
+            return _cmaes(spec, question)
+        case "grid":
+            return _Grid({path: grid_values(one, spec.points) for path, one in space.items()}, seed=question.arm_seed)
+        case "qmc":
+            return _Sobol(question, space)
     return TPESampler(
-        seed=seed,
+        seed=question.seed,
         n_startup_trials=spec.startup,
         multivariate=spec.multivariate,
-        group=False,
+        group=spec.group,
         constant_liar=spec.constant_liar,
     )
 
 
-def build_pruner(spec: PrunerSpec) -> BasePruner:
-    if spec.name == "none":
-        return NopPruner()
-    return SuccessiveHalvingPruner(
-        min_resource=spec.min_epochs, reduction_factor=spec.reduction, min_early_stopping_rate=0, bootstrap_count=0
-    )
+def _cmaes(spec: SamplerSpec, question: Question) -> BaseSampler:
+    try:
+        return CmaEsSampler(
+            seed=question.seed,
+            n_startup_trials=spec.startup,
+            independent_sampler=RandomSampler(seed=question.seed),
+            warn_independent_sampling=False,
+        )
+    except ImportError as error:
+        raise SpecError("needs the package cmaes: pip install 'gapwise[cmaes]'", where="sampler.name: cmaes") from error
+
+
+class _GaussianProcess(GPSampler):
+    """Keeps to what it suggested for a trial before its driver died; Optuna would count that as somebody else's."""
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
+        known = _get_params(trial)
+        if search_space and search_space.keys() <= known.keys():
+            return {path: known[path] for path in search_space}
+        return super().sample_relative(study, trial, search_space)
+
+
+class _Grid(GridSampler):
+    """One shuffled order for all questions; the book sees its end, where Optuna would stop a loop of its own."""
+
+    def after_trial(self, *_: Any) -> None:
+        pass
+
+
+class _Sobol(QMCSampler):
+    """A point of the sequence by the question's number, whatever finished first; choices are drawn at random.
+
+    Optuna counts points in the study instead, and takes the space from the first finished trial.
+    """
+
+    def __init__(self, question: Question, space: Mapping[str, BaseDistribution]) -> None:
+        super().__init__(
+            qmc_type="sobol",
+            scramble=True,
+            seed=question.arm_seed,
+            independent_sampler=RandomSampler(seed=question.seed),
+            warn_independent_sampling=False,
+        )
+        self._number = question.number
+        self._numbers = {path: one for path, one in space.items() if not isinstance(one, CategoricalDistribution)}
+
+    def infer_relative_search_space(self, *_: Any) -> dict[str, BaseDistribution]:
+        return self._numbers
+
+    def _find_sample_id(self, *_: Any) -> int:
+        return self._number
+
+
+def grid_values(one: BaseDistribution, points: int) -> list[Any]:
+    """Values of one parameter: its choices, or `points` of its range, evenly spread; whole numbers occur once."""
+    if isinstance(one, CategoricalDistribution):
+        return list(one.choices)
+    assert isinstance(one, FloatDistribution | IntDistribution)
+    ends = (math.log(one.low), math.log(one.high)) if one.log else (one.low, one.high)
+    spread = [ends[0] + (ends[1] - ends[0]) * index / (points - 1) for index in range(points)]
+    values = [math.exp(value) if one.log else value for value in spread]
+    if isinstance(one, IntDistribution):
+        return sorted({round(value) for value in values})
+    return [one.low, *values[1:-1], one.high]
+
+
+def grid_size(space: Mapping[str, BaseDistribution], points: int) -> int:
+    """How many combinations a grid has."""
+    return math.prod(len(grid_values(one, points)) for one in space.values())

@@ -22,8 +22,8 @@ from gapwise.models.reading import read_shape
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
+from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Finished
-from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.observer import Watcher, observing
 from gapwise.tuning.refit import Winner, refit_batch, refit_run

@@ -1,0 +1,240 @@
+"""One arm of a study in one phase: an Optuna study in the journal, and what the book must know of it at once.
+
+Configurations are told apart by the digest of the training they ask for. One that was asked before and has ended is not
+trained again: its record answers.
+"""
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from gapwise.spec.fingerprint import fingerprint
+from gapwise.spec.search import PrunerSpec, SearchSpec
+from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase, State, Values, failure
+from gapwise.tuning.pruning import Pruning
+from gapwise.tuning.searchers import Question, build_sampler, grid_size
+from gapwise.tuning.space import default_values, distributions, trial_spec
+
+_STATES: dict[State, TrialState] = {
+    "running": TrialState.RUNNING,
+    "complete": TrialState.COMPLETE,
+    "pruned": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+_STOPPED, _OUTCOME, _DIGEST, _RETRY = "stopped", "outcome", "digest", "retry_of"
+
+
+class Repeat(NamedTuple):
+    """A configuration to run again with one more seed."""
+
+    arm: str
+    source: int
+    values: Values
+    seed: int
+
+
+class ArmStudy:
+    """Hands out the arm's assignments, judges its reports, records its endings. One writer at a time."""
+
+    def __init__(self, space: SearchSpec, phase: Phase, arm: str, storage: BaseStorage, *, retry_failed: bool) -> None:
+        self._space, self._phase, self._arm, self._storage = space, phase, arm, storage
+        self._distributions: dict[str, BaseDistribution] = distributions(space, arm)
+        self._study = optuna.create_study(
+            storage=storage,
+            study_name=f"{phase}/{arm}",
+            pruner=optuna.pruners.NopPruner(),
+            sampler=self._sampler(0),
+            load_if_exists=True,
+        )
+        self._pruning = Pruning(space.pruner if phase == "search" else PrunerSpec(name="none"), space.train.epochs)
+        self._live: dict[int, Trial] = {}
+        self._answers: dict[str, int] = {}
+        self._adopted: deque[Assignment] = deque()
+        self._waiting, self._retries, self.asked = 0, 0, 0
+        trials = self._study.get_trials(deepcopy=False)
+        if phase == "search" and not trials:
+            self._enqueue(default_values(space, arm), {})
+        for trial in trials:
+            self._recall(trial)
+        if retry_failed:
+            self._enqueue_failures(trials)
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        return build_sampler(self._space.sampler, Question(self._space.seed, self._arm, number), self._distributions)
+
+    def _recall(self, trial: FrozenTrial) -> None:
+        """One trial of the journal, read when the study is opened."""
+        self._count(trial)
+        for epoch, cost in sorted(trial.intermediate_values.items()):
+            self._pruning.tell(trial.number, epoch, cost)
+        if trial.state is TrialState.RUNNING:
+            self._live[trial.number] = self._completed(trial)
+            self._adopted.append(self._assignment(self._trial(trial._trial_id)))
+        elif trial.state.is_finished():
+            self._remember(trial)
+
+    def _count(self, trial: FrozenTrial) -> None:
+        retry = _RETRY in trial.user_attrs
+        if trial.state is TrialState.WAITING:
+            self._waiting += 1
+            self._retries += retry
+        elif not retry:
+            self.asked += 1
+
+    def _completed(self, trial: FrozenTrial) -> Trial:
+        """A RUNNING trial, live again. A driver may die between two parameters of a question: ask for the rest.
+
+        A value that is there already is drawn once more and thrown away, so that the others are what they would have
+        been.
+        """
+        study = self._study
+        study.sampler = self._sampler(self.asked - 1)
+        live = Trial(study, trial._trial_id)
+        given = live.relative_params.keys() | trial.system_attrs.get("fixed_params", {}).keys()
+        for path, distribution in self._distributions.items():
+            if path in trial.params and path not in given:
+                study.sampler.sample_independent(study, trial, path, distribution)
+            live._suggest(path, distribution)
+        return live
+
+    def _enqueue(self, values: Values, attributes: dict[str, Any]) -> None:
+        self._study.enqueue_trial(values, user_attrs=attributes)
+        self._waiting += 1
+        self._retries += _RETRY in attributes
+
+    def _enqueue_failures(self, trials: list[FrozenTrial]) -> None:
+        """Each failure once more, under a new number, unless that has been done."""
+        retried = {trial.user_attrs.get(_RETRY) for trial in trials}
+        for trial in trials:
+            if trial.state is TrialState.FAIL and trial.number not in retried:
+                kept = {name: trial.user_attrs[name] for name in ("source", "seed") if name in trial.user_attrs}
+                self._enqueue(trial.params, kept | {_RETRY: trial.number})
+
+    @property
+    def left(self) -> int:
+        """Trials that are still to run: those that a dead driver left, those that wait, those never asked for."""
+        if self._phase == "seeds":
+            return self._waiting + len(self._adopted)
+        return max(0, self._most - self.asked) + self._retries + len(self._adopted)
+
+    @property
+    def share(self) -> float:
+        """How much of its trials the search has been asked for; below 0 where some wait to be repeated."""
+        return -1.0 if self._retries else self.asked / self._most
+
+    @property
+    def _most(self) -> int:
+        wanted = self._space.trials_of(self._arm)
+        if self._space.sampler.name != "grid":
+            return wanted
+        return min(wanted, 1 + grid_size(self._distributions, self._space.sampler.points))
+
+    def adopt(self) -> Assignment | None:
+        """What a dead driver left, under its own number."""
+        return self._adopted.popleft() if self._adopted else None
+
+    def ask(self) -> Assignment:
+        """The next configuration; what waits in the queue comes first."""
+        self._study.sampler = self._sampler(self.asked)
+        trial = self._study.ask(self._distributions)
+        self._live[trial.number] = trial
+        frozen = self._trial(trial._trial_id)
+        if self._waiting:
+            self._waiting -= 1
+            self._retries -= _RETRY in frozen.user_attrs
+        self._count(frozen)
+        if self._phase == "search":
+            trial.set_user_attr(_DIGEST, self._digest(frozen.params))
+        return self._assignment(frozen)
+
+    def plan(self, repeats: list[Repeat]) -> None:
+        """Queue runs of the second phase, those in the journal excepted."""
+        known = {
+            (trial.user_attrs["source"], trial.user_attrs["seed"]) for trial in self._study.get_trials(deepcopy=False)
+        }
+        for repeat in repeats:
+            if (repeat.source, repeat.seed) not in known:
+                self._enqueue(repeat.values, {"source": repeat.source, "seed": repeat.seed})
+
+    @property
+    def waits(self) -> bool:
+        return self._waiting > 0
+
+    def answer(self, assignment: Assignment) -> Outcome | None:
+        """The recorded ending of the same training, if this arm has it."""
+        known = self._answers.get(self._digest(assignment.values)) if self._phase == "search" else None
+        if known is None or known == assignment.number:
+            return None
+        recorded = _outcome(self._study.get_trials(deepcopy=False)[known])
+        return recorded._replace(duplicate_of=known, train_seconds=0.0)
+
+    def _digest(self, values: Values) -> str:
+        return fingerprint(trial_spec(self._space, self._arm, values, seed=self._space.seed))
+
+    def report(self, number: int, epoch: int, cost: float) -> bool:
+        """Journal one epoch, unless it is there already; True asks the trial to stop."""
+        trial = self._live[number]
+        if self._phase == "seeds":
+            return False
+        frozen = self._trial(trial._trial_id)
+        if _STOPPED in frozen.user_attrs:  # the verdict stands, though its trial did not live to hear it
+            return epoch >= int(frozen.user_attrs[_STOPPED])
+        last = frozen.last_step
+        if last is not None and epoch < last:  # told before, and it went on
+            return False
+        if epoch != last:
+            trial.report(cost, epoch)
+            self._pruning.tell(number, epoch, cost)
+        stop = self._pruning.stops(number)
+        if stop:
+            trial.set_user_attr(_STOPPED, epoch)
+        return stop
+
+    def finish(self, number: int, outcome: Outcome) -> bool:
+        """Record an ending once: curve and reason first, then the state, so that a finished trial is always whole."""
+        trial = self._live.get(number)
+        if trial is None:
+            return False
+        trial.set_user_attr(_OUTCOME, outcome._asdict())
+        value = outcome.cost if outcome.state == "complete" else None
+        self._study.tell(trial, value, state=_STATES[outcome.state])
+        del self._live[number]
+        self._remember(self._trial(trial._trial_id))
+        return True
+
+    def _remember(self, trial: FrozenTrial) -> None:
+        """What may answer later: the first complete or pruned trial of a configuration; a failure is worth a try."""
+        if self._phase == "search" and trial.state is not TrialState.FAIL and _DIGEST in trial.user_attrs:
+            self._answers.setdefault(trial.user_attrs[_DIGEST], trial.number)
+
+    def finished(self) -> list[Finished]:
+        """Every assignment that has ended, by number; a failure that was tried again counts by its new attempt."""
+        trials = self._study.get_trials(deepcopy=False)
+        again = {trial.user_attrs.get(_RETRY) for trial in trials if trial.state.is_finished()}
+        return [
+            Finished(self._assignment(trial), _outcome(trial))
+            for trial in trials
+            if trial.state.is_finished() and trial.number not in again
+        ]
+
+    def _trial(self, trial_id: int) -> FrozenTrial:
+        return self._storage.get_trial(trial_id)
+
+    def _assignment(self, trial: FrozenTrial) -> Assignment:
+        return Assignment(
+            phase=self._phase,
+            arm=self._arm,
+            number=trial.number,
+            values=dict(trial.params),
+            seed=trial.user_attrs.get("seed", self._space.seed),
+            source=trial.user_attrs.get("source", trial.number),
+        )
+
+
+def _outcome(trial: FrozenTrial) -> Outcome:
+    recorded = trial.user_attrs.get(_OUTCOME)
+    return Outcome(**recorded) if recorded else failure("ended without a record")

@@ -1,0 +1,80 @@
+"""Optuna's samplers behind one function: what each suggests in a small space, on an in-memory Optuna study."""
+
+from typing import Any
+
+import optuna
+import pytest
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from gapwise.errors import SpecError
+from gapwise.spec.search import SamplerSpec
+from gapwise.tuning import searchers
+from gapwise.tuning.searchers import Question, build_sampler, grid_size, grid_values
+
+SPACE: dict[str, BaseDistribution] = {
+    "lr": FloatDistribution(1e-4, 1e-2, log=True),
+    "steps": IntDistribution(1, 4),
+    "fisher": CategoricalDistribution(("precision", "trace")),
+    "dropout": FloatDistribution(0.0, 0.5),
+}
+
+
+def asked(count: int, *, seed: int = 0, **fields: Any) -> list[dict[str, Any]]:
+    """Questions and answers in turn; the objective is best near dropout 0.2."""
+    study = optuna.create_study()
+    values = []
+    for number in range(count):
+        study.sampler = build_sampler(SamplerSpec.model_validate(fields), Question(seed, "prlf", number), SPACE)
+        trial = study.ask(SPACE)
+        values.append(dict(trial.params))
+        study.tell(trial, abs(trial.params["dropout"] - 0.2))
+    return values
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random", "grid", "qmc"])
+def test_every_sampler_stays_in_the_space_and_repeats_itself_for_the_same_seed(name: str) -> None:
+    first = asked(7, name=name, startup=3)
+    for values in first:
+        assert all(SPACE[path]._contains(SPACE[path].to_internal_repr(value)) for path, value in values.items())
+    assert first == asked(7, name=name, startup=3)
+    assert first != asked(7, name=name, startup=3, seed=1)
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes"])
+def test_those_that_learn_come_nearer_than_they_began(name: str) -> None:
+    distances = [abs(values["dropout"] - 0.2) for values in asked(40, name=name, startup=8)]
+    assert sum(distances[-10:]) < 0.6 * sum(distances[:10])
+
+
+def test_a_grid_visits_every_combination_once() -> None:
+    points = asked(3 * 3 * 2 * 3, name="grid", points=3)
+    assert len({tuple(sorted(one.items())) for one in points}) == grid_size(SPACE, 3) == 3 * 3 * 2 * 3
+
+
+def test_grid_values_lie_evenly_on_the_scale_and_whole_numbers_occur_once() -> None:
+    assert grid_values(SPACE["lr"], 3) == pytest.approx([1e-4, 1e-3, 1e-2])
+    assert grid_values(SPACE["dropout"], 3) == [0.0, 0.25, 0.5]
+    assert grid_values(SPACE["steps"], 10) == [1, 2, 3, 4]
+    assert grid_values(SPACE["fisher"], 3) == ["precision", "trace"]
+
+
+def test_the_quasi_random_sequence_is_spread_more_evenly_than_chance() -> None:
+    """16 points of a scrambled Sobol sequence lie in 16 different sixteenths of every axis."""
+    cells = {int(values["dropout"] / 0.5 * 16) for values in asked(16, name="qmc")}
+    assert len(cells) == 16
+
+
+def test_grouped_needs_joint() -> None:
+    with pytest.raises(ValueError, match="group: true needs multivariate: true"):
+        SamplerSpec(group=True, multivariate=False)
+
+
+def test_a_sampler_whose_package_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(**_: Any) -> None:
+        raise ImportError("no cmaes")
+
+    monkeypatch.setattr(searchers, "CmaEsSampler", missing)
+    with pytest.raises(
+        SpecError, match=r"sampler.name: cmaes: needs the package cmaes: pip install 'gapwise\[cmaes\]'"
+    ):
+        build_sampler(SamplerSpec(name="cmaes"), Question(0, "prlf", 0), SPACE)
