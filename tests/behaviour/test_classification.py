@@ -26,8 +26,8 @@ from gapwise.testing.runs import tiny_spec, trained_on
 from gapwise.tracking.served import ServedModel
 from gapwise.training.checkpoint import trained_model
 from gapwise.tuning.assignment import Assignment, Finished, Outcome
+from gapwise.tuning.record import settled_space
 from gapwise.tuning.selection import chosen_again, standings
-from gapwise.tuning.study import settled_space
 
 METRICS = {"accuracy", "macro_recall", "f1_weighted", "f1_macro"}
 SIZES = {"train": 128, "valid": 60, "test": 20}

@@ -12,8 +12,8 @@ from gapwise.errors import SpecError, StudyError
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import ObjectiveSpec
+from gapwise.tuning.record import STUDY_FILE, Asked, check_study, open_study
 from gapwise.tuning.result import RESULT_FILE, StudyResult, load_result, save_result
-from gapwise.tuning.study import check_study, open_study
 
 MakeSpace = Callable[..., SearchSpec]
 
@@ -26,7 +26,7 @@ def dataset(small: Path) -> Dataset:
 def test_a_new_study_is_a_folder_that_says_what_was_asked_of_which_data(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
-    open_study(tmp_path / "one", "one", make_space(), dataset, resume=False)
+    open_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=False)
     assert [entry.name for entry in (tmp_path / "one").iterdir()] == ["study.json"]
     asked = json.loads((tmp_path / "one" / "study.json").read_text())
     assert asked["data_fingerprint"] == dataset.manifest.fingerprint
@@ -36,43 +36,90 @@ def test_a_new_study_is_a_folder_that_says_what_was_asked_of_which_data(
 def test_asking_whether_a_study_can_be_opened_writes_nothing(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
-    check_study(tmp_path / "one", "one", make_space(), dataset, resume=False)
+    check_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_name_in_use_is_refused_without_resume(make_space: MakeSpace, dataset: Dataset, tmp_path: Path) -> None:
-    open_study(tmp_path / "one", "one", make_space(), dataset, resume=False)
+    open_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=False)
     with pytest.raises(StudyError, match=r"study 'one' exists; continue it with --resume, or choose another --study"):
-        open_study(tmp_path / "one", "one", make_space(), dataset, resume=False)
+        open_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=False)
+
+
+def test_a_name_in_use_by_another_space_says_what_differs(
+    make_space: MakeSpace, dataset: Dataset, tmp_path: Path
+) -> None:
+    open_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=False)
+    arms = {"prlf": {"parameters": {"model.steps": {"role": "searched", "low": 1, "high": 3, "integer": True}}}}
+    other = Asked("one", make_space(arms=arms, common={"model.width": 32}), dataset, "sqlite:///here.db")
+    with pytest.raises(StudyError) as refused:
+        open_study(tmp_path / "one", other, resume=False)
+    said = str(refused.value)
+    assert "space.arms.prlf.parameters.model.steps.high (4.0, now 3.0)" in said
+    assert "space.arms.late_fusion" in said
+    assert "space.common.model.width (nothing, now 32)" in said
+    assert 'storage ("journal", now "sqlite:///here.db")' in said
+    assert "model.fisher" in said
+
+
+def test_a_record_from_before_a_new_option_is_completed_by_its_default(
+    make_space: MakeSpace, dataset: Dataset, tmp_path: Path
+) -> None:
+    asked = Asked("one", make_space(), dataset)
+    open_study(tmp_path / "one", asked, resume=False)
+    file = tmp_path / "one" / STUDY_FILE
+    old = json.loads(file.read_text())
+    del old["storage"], old["space"]["sampler"]["points"]
+    old["space"]["train"]["model"] = {"name": "late_fusion"}  # was written, though it never meant anything
+    file.write_text(json.dumps(old))
+    check_study(tmp_path / "one", asked, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"format_version": 99}', r"study format 99, written by a newer gapwise \(allowed: up to 1\)"),
+        ('{"format_version": 1', "cannot be read as a study's record"),
+        ('{"format_version": 1}', "cannot be read as a study's record"),
+        ('{"format_version": 1, "space": {"question": "?"}}', "cannot be read as a study's record"),
+        ("[]", "cannot be read as a study's record"),
+    ],
+)
+def test_a_record_that_is_broken_or_newer_is_refused(
+    make_space: MakeSpace, dataset: Dataset, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / STUDY_FILE).write_text(text)
+    with pytest.raises(StudyError, match=said):
+        check_study(tmp_path, Asked("one", make_space(), dataset), resume=True)
 
 
 def test_nothing_can_be_resumed_where_nothing_was_started(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(StudyError, match="nothing to resume: no study 'one'"):
-        open_study(tmp_path / "one", "one", make_space(), dataset, resume=True)
+        open_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=True)
     assert not list(tmp_path.iterdir())
 
 
 def test_more_trials_and_another_share_are_the_same_study(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
-    open_study(tmp_path / "one", "one", make_space(trials=4), dataset, resume=False)
-    open_study(tmp_path / "one", "one", make_space(trials=40, baseline_share=1.0), dataset, resume=True)
+    open_study(tmp_path / "one", Asked("one", make_space(trials=4), dataset), resume=False)
+    open_study(tmp_path / "one", Asked("one", make_space(trials=40, baseline_share=1.0), dataset), resume=True)
 
 
 def test_another_space_or_other_data_is_refused_saying_which(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
-    open_study(tmp_path / "one", "one", make_space(), dataset, resume=False)
-    with pytest.raises(StudyError, match=r"was started with another space$"):
-        open_study(tmp_path / "one", "one", make_space(seed=1), dataset, resume=True)
+    open_study(tmp_path / "one", Asked("one", make_space(), dataset), resume=False)
+    with pytest.raises(StudyError, match=r"was started with another space.seed \(0, now 1\)$"):
+        open_study(tmp_path / "one", Asked("one", make_space(seed=1), dataset), resume=True)
     synthesise("small", tmp_path / "other", 1)
     other = open_dataset(tmp_path / "other")
-    with pytest.raises(StudyError, match=r"was started with another data_fingerprint$"):
-        open_study(tmp_path / "one", "one", make_space(), other, resume=True)
-    with pytest.raises(StudyError, match=r"was started with another space and data_fingerprint$"):
-        open_study(tmp_path / "one", "one", make_space(seed=1), other, resume=True)
+    with pytest.raises(StudyError, match=r"was started with another dataset \(its fingerprint differs\)$"):
+        open_study(tmp_path / "one", Asked("one", make_space(), other), resume=True)
+    with pytest.raises(StudyError, match=r"another space.seed \(0, now 1\), dataset \(its fingerprint"):
+        open_study(tmp_path / "one", Asked("one", make_space(seed=1), other), resume=True)
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../up", "/tmp/away", "a/b", "it's", "two words", ".hidden", "n\n"])
@@ -80,7 +127,7 @@ def test_a_name_that_would_leave_the_folder_of_studies_is_refused(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path, name: str
 ) -> None:
     with pytest.raises(SpecError, match=r"cannot be a name \(allowed: letters") as refused:
-        open_study(tmp_path / "studies" / name, name, make_space(), dataset, resume=False)
+        open_study(tmp_path / "studies" / name, Asked(name, make_space(), dataset), resume=False)
     assert "\n" not in str(refused.value)
     assert not list(tmp_path.iterdir())
 
@@ -89,7 +136,7 @@ def test_a_space_that_does_not_fit_its_models_makes_no_folder(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
     with pytest.raises(SpecError, match=r"common\.model\.widht"):
-        open_study(tmp_path / "one", "one", make_space(common={"model.widht": 1}), dataset, resume=False)
+        open_study(tmp_path / "one", Asked("one", make_space(common={"model.widht": 1}), dataset), resume=False)
     assert not list(tmp_path.iterdir())
 
 

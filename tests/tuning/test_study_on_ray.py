@@ -19,12 +19,13 @@ from gapwise.data.store import open_dataset
 from gapwise.distributed.side_by_side import run_all
 from gapwise.models.saved import load_model_folder
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.actor import running_book
+from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.record import Asked, open_study
 from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
 from gapwise.tuning.result import StudyResult, load_result
-from gapwise.tuning.study import StudyPlan, open_study, run_study
+from gapwise.tuning.study import StudyPlan, run_study
 from gapwise.tuning.trial import Place
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -58,14 +59,14 @@ def space(**changes: Any) -> SearchSpec:
 
 
 def study(asked: SearchSpec, data: Path, folder: Path, *, resume: bool = False, concurrency: int = 2) -> StudyResult:
-    open_study(folder, folder.name, asked, open_dataset(data), resume=resume)
+    open_study(folder, Asked(folder.name, asked, open_dataset(data)), resume=resume)
     plan = StudyPlan(name=folder.name, space=asked, data=data, folder=folder, concurrency=concurrency)
     return run_study(plan, Quiet(), [], "run")
 
 
 def search(asked: SearchSpec, data: Path, folder: Path) -> list[Finished]:
     """The first phase alone, one trial at a time."""
-    with running_book(folder.name, asked, folder / "journal.log") as book:
+    with running_book(folder.name, asked, Record(folder)) as book:
         place = Place(asked, str(data), str(folder))
         run_phase(book, PhaseRun("search", folder.name, place, concurrency=1))
         finished: list[Finished] = ray.get(book.finished.remote("search"))

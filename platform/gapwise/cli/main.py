@@ -3,6 +3,7 @@
 0 done; 2 the input is wrong (one line, no traceback); 3 the work finished but every rate was held; 1 anything else.
 """
 
+import errno
 import sys
 from typing import Any
 
@@ -45,6 +46,8 @@ def gapwise(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Typer carries its own copy of click, whose errors are not those of the package `click`."""
 _INTERRUPTED = 130
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+"""A folder that is full or read-only is the user's to mend."""
 
 
 def main() -> None:
@@ -61,6 +64,10 @@ def _run() -> int:
         where = f"{error.ctx.command_path}: " if error.ctx is not None else ""
         words = " ".join(error.format_message().split())
         return _refused(f"{where}{words}") if words else 2  # no words: the help was shown instead
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        return _refused(f"{error.filename or 'the disk'}: cannot be written: {error.strerror}")
     except (typer.Abort, KeyboardInterrupt):
         return _stopped()
     return _stopped() if code == _INTERRUPTED else int(code or 0)

@@ -22,6 +22,8 @@ Examples:
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --time-budget 2h --concurrency 2
 
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --trials 40 --resume
+
+    gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --resume --retry-failed
 """
 
 
@@ -37,6 +39,17 @@ def tune(
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; by default one a device.", min=1)] = None,
     study: Annotated[str | None, typer.Option(help="Name; by default SPACE-DATASET.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study of this name.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="With --resume: run trials that failed once more.")
+    ] = False,
+    storage: Annotated[
+        str,
+        typer.Option(
+            metavar="URL",
+            envvar="GAPWISE_STORAGE",
+            help="Where trials are recorded: journal, sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
+        ),
+    ] = "journal",
     settings: SetOption = [],  # noqa: B006
     address: AddressOption = None,
     as_json: JsonOption = False,
@@ -46,7 +59,8 @@ def tune(
     chosen = (*settings, f"trials={trials}") if trials else tuple(settings)
     space = load_spec(SearchSpec, space_file, chosen)
     folder = needed(data)
-    budget = seconds(time_budget) if time_budget is not None else None
+    budget = None if time_budget is None else seconds(time_budget)
+    _refuse_retrying_nothing(retry_failed, resume)
 
     from gapwise.cli.progress import StudyDisplay
     from gapwise.data.store import open_dataset
@@ -58,22 +72,22 @@ def tune(
     from gapwise.tuning.executor import default_concurrency
     from gapwise.tuning.logbook import Logbook
     from gapwise.tuning.observer import Watcher
-    from gapwise.tuning.study import StudyPlan, check_study, open_study, run_study, settled_space
+    from gapwise.tuning.record import Asked, check_study, open_study, settled_space
+    from gapwise.tuning.storage import checked_storage
+    from gapwise.tuning.study import StudyPlan, run_study
 
     dataset = open_dataset(folder, verify=True)
     name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
     space = settled_space(space, dataset)
+    asked = Asked(name, space, dataset, checked_storage(storage))
     place = home().studies / name
-    check_study(place, name, space, dataset, resume=resume)
+    check_study(place, asked, resume=resume)
     tracking = connect(home())
     with connected(address) as found:
         at_once = concurrency or default_concurrency(space.executor, space.workers_per_trial, found)
-        if at_once * space.workers_per_trial > max(found.cpus, found.gpus):
-            raise SpecError(
-                f"{at_once} trials at once do not fit", where="--concurrency", allowed=f"at most {found.cpus}"
-            )
+        _refuse_too_many(at_once * space.workers_per_trial, max(found.cpus, found.gpus), space)
         # All that can be refused has been: from here on the study exists.
-        open_study(place, name, space, dataset, resume=resume)
+        open_study(place, asked, resume=resume)
         stderr.print(f"study {name}: {space.question}", soft_wrap=True, markup=False)
         plan = StudyPlan(
             name=name,
@@ -83,16 +97,32 @@ def tune(
             concurrency=at_once,
             began=began,
             search_budget_seconds=budget,
+            storage=asked.storage,
+            retry_failed=retry_failed,
         )
-        held = DriverLock(place)
-        begun = StudyRun.begin
-        with held, begun(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
+        with (
+            DriverLock(place),
+            StudyRun.begin(tracking, home(), name, space, dataset, resume=resume) as run,
+            StudyDisplay() as display,
+        ):
             watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
             result = run_study(plan, display, watchers, run.run_id)
             run.log_result(result.best, result.baseline)
             run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
             log_curves(tracking, run.run_id, result)
     print_json(_body(result)) if as_json else _show(result)
+
+
+def _refuse_too_many(wanted: int, most: int, space: SearchSpec) -> None:
+    if wanted > most:
+        each = space.workers_per_trial
+        fits = f"at most {most // each}" + (f", at {each} workers a trial" if each > 1 else "")
+        raise SpecError(f"{wanted // each} trials at once do not fit", where="--concurrency", allowed=fits)
+
+
+def _refuse_retrying_nothing(retry_failed: bool, resume: bool) -> None:
+    if retry_failed and not resume:
+        raise SpecError("there is nothing to retry in a new study", where="--retry-failed", allowed="with --resume")
 
 
 def _body(result: StudyResult) -> dict[str, object]:

@@ -43,5 +43,11 @@ def refuse_unusable_name(name: str, *, where: str) -> None:
 
 
 def home() -> Home:
-    """The home of this process, absolute, whether or not it exists yet."""
+    """The home of this process, absolute, whether or not it exists yet. Raises SpecError for a URL."""
+    if "://" in os.environ.get("GAPWISE_HOME", ""):
+        raise SpecError(
+            f"not a folder: {os.environ['GAPWISE_HOME']}",
+            where="GAPWISE_HOME",
+            allowed="a path; with object storage keep studies in PostgreSQL (--storage) and runs on an MLflow server",
+        )
     return Home(Path(os.environ.get("GAPWISE_HOME") or ".gapwise").absolute())

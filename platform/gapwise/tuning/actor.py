@@ -3,24 +3,40 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ray
 
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Outcome
 from gapwise.tuning.book import StudyBook
+from gapwise.tuning.journal import JOURNAL_FILE
+from gapwise.tuning.storage import JOURNAL
 
 
 def actor_name(study: str) -> str:
     return f"study {study}"
 
 
+class Record(NamedTuple):
+    """Where a study is recorded, and how it is opened this time."""
+
+    folder: Path
+    storage: str = JOURNAL
+    retry_failed: bool = False
+
+
 @contextmanager
-def running_book(study: str, space: SearchSpec, journal: Path) -> Iterator[Any]:
-    """The actor that owns the journal, from when the journal is open until the context is left."""
+def running_book(study: str, space: SearchSpec, record: Record) -> Iterator[Any]:
+    """The actor that owns the study's record, from when it is open until the context is left."""
     remote: Any = ray.remote(StudyBook)
-    book = remote.options(name=actor_name(study), num_cpus=0).remote(space, journal)
+    own = record.storage == JOURNAL
+    book = remote.options(name=actor_name(study), num_cpus=0).remote(
+        space,
+        record.folder / JOURNAL_FILE if own else record.storage,
+        prefix="" if own else f"{study}/",
+        retry_failed=record.retry_failed,
+    )
     try:
         ray.get(book.unfinished.remote())
         yield book

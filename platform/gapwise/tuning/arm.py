@@ -37,15 +37,23 @@ class Repeat(NamedTuple):
     seed: int
 
 
+class Shelf(NamedTuple):
+    """Where arms are recorded."""
+
+    storage: BaseStorage
+    prefix: str
+    """Before the names of Optuna's studies: a database may hold many."""
+
+
 class ArmStudy:
     """Hands out the arm's assignments, judges its reports, records its endings. One writer at a time."""
 
-    def __init__(self, space: SearchSpec, phase: Phase, arm: str, storage: BaseStorage, *, retry_failed: bool) -> None:
-        self._space, self._phase, self._arm, self._storage = space, phase, arm, storage
+    def __init__(self, space: SearchSpec, phase: Phase, arm: str, shelf: Shelf, *, retry_failed: bool) -> None:
+        self._space, self._phase, self._arm, self._storage = space, phase, arm, shelf.storage
         self._distributions: dict[str, BaseDistribution] = distributions(space, arm)
         self._study = optuna.create_study(
-            storage=storage,
-            study_name=f"{phase}/{arm}",
+            storage=shelf.storage,
+            study_name=f"{shelf.prefix}{phase}/{arm}",
             pruner=optuna.pruners.NopPruner(),
             sampler=self._sampler(0),
             load_if_exists=True,

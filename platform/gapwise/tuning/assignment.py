@@ -5,6 +5,7 @@ from typing import Any, Literal, NamedTuple
 from gapwise.evaluation.objective import Curve
 
 Phase = Literal["search", "seeds"]
+PHASES: tuple[Phase, ...] = ("search", "seeds")
 Values = dict[str, Any]
 """Sampled parameters by their path in a training spec."""
 State = Literal["running", "complete", "pruned", "failed"]

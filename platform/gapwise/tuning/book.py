@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.arm import ArmStudy, Repeat
-from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase
-from gapwise.tuning.journal import open_journal
+from gapwise.tuning.arm import ArmStudy, Repeat, Shelf
+from gapwise.tuning.assignment import PHASES, Assignment, Finished, Outcome, Phase
+from gapwise.tuning.storage import open_storage
 
 
 class Event(NamedTuple):
@@ -27,15 +27,18 @@ class Event(NamedTuple):
 
 
 class StudyBook:
-    """One study: an `ArmStudy` for each (phase, arm) in one journal."""
+    """One study: an `ArmStudy` for each (phase, arm) in one storage.
 
-    def __init__(self, space: SearchSpec, journal: Path, *, retry_failed: bool = False) -> None:
+    `where` is a journal of the study's own, or the URL of a database, where its names begin with `prefix`.
+    """
+
+    def __init__(self, space: SearchSpec, where: Path | str, *, prefix: str = "", retry_failed: bool = False) -> None:
         self._arms = space.arm_names()
-        storage = open_journal(journal)
+        shelf = Shelf(open_storage(where), prefix)
         self._studies = {
-            (phase, arm): ArmStudy(space, phase, arm, storage, retry_failed=retry_failed)
+            (phase, arm): ArmStudy(space, phase, arm, shelf, retry_failed=retry_failed)
             for arm in self._arms
-            for phase in ("search", "seeds")
+            for phase in PHASES
         }
         self._events: list[Event] = []
 

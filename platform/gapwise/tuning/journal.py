@@ -11,6 +11,8 @@ from pathlib import Path
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+JOURNAL_FILE = "journal.log"
+
 
 def repair(journal: Path) -> Path | None:
     """Cut a torn last line off, keeping it beside; returns where it went. The caller holds the study's lock."""

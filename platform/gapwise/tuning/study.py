@@ -5,8 +5,6 @@
 The journal in the study's folder is the study; Ray and this driver are disposable.
 """
 
-import json
-import os
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,27 +12,23 @@ from typing import Any, Protocol
 
 import ray
 
-from gapwise.data.store import Dataset, open_dataset
+from gapwise.data.store import open_dataset
 from gapwise.distributed.side_by_side import pending, run_all
 from gapwise.errors import StudyError
-from gapwise.evaluation.objective import settled
-from gapwise.models.reading import read_shape
-from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.actor import running_book
+from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.observer import Watcher, observing
+from gapwise.tuning.record import settled_space
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, first_of, median_epoch, standings
-from gapwise.tuning.space import check_space, default_values, trial_spec
+from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
 
-FORMAT_VERSION = 1
-STUDY_FILE = "study.json"
 _REFIT_SEEDS_FROM = 1001
 """Seeds of the second phase are study seed + 1, 2, ...; those of the refit start here, so they are fresh."""
 
@@ -52,16 +46,14 @@ class StudyPlan:
     """On `time.perf_counter`'s clock: when the command began, for `wall_seconds`."""
     search_budget_seconds: float | None = None
     """No search trial starts later than this after the first phase began."""
+    storage: str = JOURNAL
+    """Where trials are recorded, as `checked_storage` returned it."""
+    retry_failed: bool = False
+    """Whether trials that failed are run once more."""
 
     @property
     def place(self) -> Place:
         return Place(self.space, str(self.data), str(self.folder))
-
-
-def settled_space(space: SearchSpec, dataset: Dataset) -> SearchSpec:
-    """The space on this dataset: metric `auto` decided, metric and missing rates held against the data (SpecError)."""
-    train = settled(space.train, dataset.manifest.shape(), dataset.valid.labels)
-    return space.model_copy(update={"train": train})
 
 
 class Stages(Protocol):
@@ -74,60 +66,10 @@ class Stages(Protocol):
         """One run of the refit is done; the other stages are heard of through the book's events."""
 
 
-def open_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
-    """Create the study's folder, or accept the one that exists. Raises what `check_study` raises."""
-    check_study(folder, name, space, dataset, resume=resume)
-    space = settled_space(space, dataset)
-    if not resume:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(_asked(space, dataset), indent=1))
-        temporary.replace(folder / STUDY_FILE)
-
-
-def _asked(space: SearchSpec, dataset: Dataset) -> dict[str, Any]:
-    return {
-        "format_version": FORMAT_VERSION,
-        "space": space.model_dump(mode="json", exclude={"trials", "baseline_share"}),
-        "data_fingerprint": dataset.manifest.fingerprint,
-    }
-
-
-def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool) -> None:
-    """Whether `open_study` would succeed; writes nothing.
-
-    Raises SpecError for a name that cannot be a folder's, StudyError for a name in use without `resume`, for nothing to
-    resume, and for another space or dataset, saying what differs, SpecError or DataError for a text encoder that is not
-    there or does not fit the dataset. The number of trials may grow.
-    """
-    refuse_unusable_name(name, where="--study")
-    check_space(space)
-    space = settled_space(space, dataset)
-    for arm in space.arm_names():
-        read_shape(trial_spec(space, arm, default_values(space, arm), seed=space.seed).model, dataset)
-    file = folder / STUDY_FILE
-    asked = _asked(space, dataset)
-    if not file.exists():
-        if resume:
-            raise StudyError(f"nothing to resume: no study {name!r}", where=str(folder))
-        return
-    if not resume:
-        raise StudyError(
-            f"study {name!r} exists; continue it with --resume, or choose another --study", where=str(folder)
-        )
-    try:
-        recorded = json.loads(file.read_text())
-    except ValueError as error:
-        raise StudyError("cannot be read as JSON", where=str(file)) from error
-    different = [key for key in asked if recorded.get(key) != asked[key]]
-    if different:
-        raise StudyError(f"study {name!r} was started with another {' and '.join(different)}", where=str(file))
-
-
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
-    with running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
+    with running_book(plan.name, plan.space, Record(plan.folder, plan.storage, plan.retry_failed)) as book:
         with observing(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
             observer.deliver()

@@ -1,0 +1,64 @@
+"""Where a study's trials are recorded: a journal file in its folder, or a database that several machines reach.
+
+The journal is the default and by far the fastest. It needs a POSIX path; where a study's folder is object storage, or a
+network file system that does not keep its promises, SQLite (one machine) or PostgreSQL takes its place.
+"""
+
+import re
+from pathlib import Path
+
+from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from gapwise.errors import SpecError, StudyError
+from gapwise.tuning.journal import open_journal
+
+ALLOWED = "journal, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
+JOURNAL = "journal"
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_OBJECT_STORES = re.compile(r"(s3|gs|gcs|az|abfs|hdfs)://")
+
+
+def checked_storage(where: str) -> str:
+    """The storage as a study records it: `journal`, or a database's URL. Raises SpecError for anything else.
+
+    A password is refused: it would stand in the study's folder and in process lists.
+    """
+    if where == JOURNAL:
+        return where
+    if _OBJECT_STORES.match(where):
+        raise SpecError(
+            f"object storage cannot hold a journal, got {where}; keep the study in PostgreSQL and artifacts there",
+            where="--storage",
+            allowed=ALLOWED,
+        )
+    try:
+        url = make_url(where)
+    except ArgumentError as error:
+        raise SpecError(f"not a storage, got {where!r}", where="--storage", allowed=ALLOWED) from error
+    if url.drivername not in _DRIVERS:
+        raise SpecError(f"no storage of kind {url.drivername!r}", where="--storage", allowed=ALLOWED)
+    if url.password is not None:
+        raise SpecError("a password in the URL", where="--storage", allowed="PGPASSWORD or ~/.pgpass")
+    return where
+
+
+def open_storage(where: Path | str) -> BaseStorage:
+    """A journal by its path, repaired first; a database by its URL, its tables made where there are none.
+
+    Raises StudyError where the database does not answer or its driver is missing.
+    """
+    if isinstance(where, Path):
+        return open_journal(where)
+    url = make_url(where)
+    try:
+        return RDBStorage(
+            url.set(drivername=_DRIVERS[url.drivername]).render_as_string(hide_password=False),
+            engine_kwargs={"pool_pre_ping": True},
+        )
+    except ImportError as error:
+        raise StudyError("needs a driver: pip install 'gapwise[postgres]'", where=where) from error
+    except SQLAlchemyError as error:
+        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise StudyError(f"the database does not answer: {reason}", where=where) from error

@@ -1,0 +1,132 @@
+"""Where trials are recorded: what is refused, and one study in each kind of storage.
+
+PostgreSQL is a real server in a temporary folder, where the machine has its binaries; SQLite is a file.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gapwise.errors import SpecError, StudyError
+from gapwise.spec.search import SearchSpec
+from gapwise.tuning.assignment import Assignment, Outcome
+from gapwise.tuning.book import StudyBook
+from gapwise.tuning.storage import checked_storage, open_storage
+
+MakeSpace = Callable[..., SearchSpec]
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("s3://bucket/studies", "object storage cannot hold a journal, got s3://bucket/studies"),
+        ("gs://bucket", "keep the study in PostgreSQL"),
+        ("somewhere", "not a storage, got 'somewhere'"),
+        ("mysql://me@host/db", "no storage of kind 'mysql'"),
+        ("postgresql://me:secret@host/db", "a password in the URL"),
+    ],
+)
+def test_a_storage_that_cannot_be_is_refused_saying_what_can(where: str, said: str) -> None:
+    with pytest.raises(SpecError) as refused:
+        checked_storage(where)
+    assert said in str(refused.value)
+    assert "secret" not in str(refused.value)
+    assert "(allowed: " in str(refused.value)
+
+
+@pytest.mark.parametrize("where", ["journal", "sqlite:///here.db", "postgresql://me@host:5433/db"])
+def test_the_kinds_that_there_are(where: str) -> None:
+    assert checked_storage(where) == where
+
+
+def test_a_database_that_does_not_answer_is_one_line() -> None:
+    with pytest.raises(StudyError, match=r"the database does not answer: connection .*refused") as refused:
+        open_storage(f"postgresql://me@127.0.0.1:{free_port()}/none")
+    assert "\n" not in str(refused.value)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a fresh server; it must not run as root, so root runs it as nobody."""
+    config = shutil.which("pg_config")
+    if config is None:
+        pytest.skip("this machine has no PostgreSQL")
+    binaries = Path(subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip())
+    folder, port = Path(f"/tmp/gapwise-postgres-{os.getpid()}"), free_port()
+    folder.mkdir()
+    user = None
+    if os.geteuid() == 0:
+        user = "nobody"
+        shutil.chown(folder, user)
+    name = user or pwd.getpwuid(os.geteuid()).pw_name
+    data = folder / "data"
+    initialise = [binaries / "initdb", "-D", data, "-U", name, "--auth=trust", "--no-sync", "-E", "UTF8"]
+    subprocess.run(initialise, user=user, check=True, capture_output=True, cwd=folder)
+    command = [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen(command, user=user, stdout=log, stderr=log, cwd=folder)
+    try:
+        for _ in range(100):
+            ready = subprocess.run([binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True)
+            if ready.returncode == 0:
+                break
+            time.sleep(0.1)
+        yield f"postgresql://{name}@127.0.0.1:{port}/postgres"
+    finally:
+        server.send_signal(signal.SIGINT)  # its fast way out: connections are not waited for
+        server.wait(60)
+        shutil.rmtree(folder)
+
+
+def outcome(assignment: Assignment) -> Outcome:
+    cost = assignment.values["optimiser.lr"]
+    return Outcome("complete", cost, 2, {"mae": {"0.0": cost}}, 0.5)
+
+
+def search(book: StudyBook, *, at_most: int = 99) -> list[Assignment]:
+    handed: list[Assignment] = []
+    while len(handed) < at_most and (one := book.next_search()) is not None:
+        handed.append(one)
+        for epoch in (1, 2):
+            book.report(one, epoch, one.values["optimiser.lr"], {})
+        book.finish(one, outcome(one))
+    return handed
+
+
+def test_every_storage_holds_the_same_study_through_a_death(
+    make_space: MakeSpace, tmp_path: Path, postgres: str
+) -> None:
+    space = make_space(trials=4, pruner={"name": "none"})
+    expected = search(StudyBook(space, tmp_path / "journal.log"))
+    for where in (f"sqlite:///{tmp_path / 'studies.db'}", postgres):
+        first = search(StudyBook(space, where, prefix="one/"), at_most=2)
+        left = StudyBook(space, where, prefix="one/").next_search()
+        book = StudyBook(space, where, prefix="one/")
+        rest = search(book)
+        assert rest[0] == left
+        assert [*first, *rest] == expected
+        found = book.finished("search")
+        assert sorted(one.assignment for one in found) == sorted(expected)
+        assert all(one.outcome == outcome(one.assignment) for one in found)
+
+
+def test_studies_of_one_database_do_not_see_each_other(make_space: MakeSpace, tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path / 'studies.db'}"
+    search(StudyBook(make_space(trials=2), where, prefix="one/"))
+    other = StudyBook(make_space(trials=2), where, prefix="two/")
+    assert other.finished("search") == []
+    assert other.unfinished() == 3
