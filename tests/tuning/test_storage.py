@@ -12,11 +12,14 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from optuna.storages import RDBStorage
 
 from gapwise.errors import SpecError, StudyError
 from gapwise.spec.search import SearchSpec
+from gapwise.tuning import storage
 from gapwise.tuning.assignment import Assignment, Outcome
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.storage import checked_storage, open_storage
@@ -90,6 +93,23 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server.send_signal(signal.SIGINT)  # its fast way out: connections are not waited for
         server.wait(60)
         shutil.rmtree(folder)
+
+
+@pytest.fixture(autouse=True)
+def connections_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Books here are dropped as a death would; their connections, which the system would close then, are closed."""
+    made: list[RDBStorage] = []
+
+    class Kept(RDBStorage):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            made.append(self)
+
+    monkeypatch.setattr(storage, "RDBStorage", Kept)
+    yield
+    for one in made:
+        one.remove_session()
+        one.engine.dispose()
 
 
 def outcome(assignment: Assignment) -> Outcome:
