@@ -34,7 +34,7 @@ def ending(assignment: Assignment, epoch: int, state: Any = "complete") -> Outco
 
 def work(book: StudyBook, assignment: Assignment) -> None:
     for epoch in range(1, EPOCHS + 1):
-        if book.report(assignment, epoch, cost_of(assignment, epoch), {}):
+        if book.report(assignment, epoch, cost_of(assignment, epoch), {}) == "stop":
             book.finish(assignment, ending(assignment, epoch, "pruned"))
             return
     book.finish(assignment, ending(assignment, EPOCHS))
@@ -94,10 +94,10 @@ def test_a_hopeless_trial_is_stopped_at_a_rung_and_never_between(make_space: Mak
     good, _, other, _, hopeless, _ = start(book, 6)
     assert {good.arm, other.arm, hopeless.arm} == {"prlf"}
     for one, cost in ((good, 1.0), (other, 2.0), (hopeless, 9.0)):
-        assert not book.report(one, 1, cost, {})
-        stopped = book.report(one, 2, cost, {})
-    assert stopped
-    assert not book.report(good, 3, 1.0, {})
+        assert book.report(one, 1, cost, {}) == "go on"
+        verdict = book.report(one, 2, cost, {})
+    assert verdict == "stop"
+    assert book.report(good, 3, 1.0, {}) == "go on"
 
 
 def test_a_stopped_trial_whose_driver_died_before_it_ended_is_stopped_again(
@@ -108,9 +108,9 @@ def test_a_stopped_trial_whose_driver_died_before_it_ended_is_stopped_again(
     good, _, hopeless, _ = start(book, 4)
     for one, cost in ((good, 1.0), (hopeless, 9.0)):
         verdicts = [book.report(one, epoch, cost, {}) for epoch in (1, 2)]
-    assert verdicts == [False, True]
+    assert verdicts == ["go on", "stop"]
     again = StudyBook(space, journal)
-    assert [again.report(hopeless, epoch, 9.0, {}) for epoch in (1, 2)] == [False, True]
+    assert [again.report(hopeless, epoch, 9.0, {}) for epoch in (1, 2)] == ["go on", "stop"]
 
 
 def test_without_a_pruner_nothing_is_stopped(make_space: MakeSpace, journal: Path) -> None:
@@ -126,7 +126,7 @@ def test_the_second_phase_is_never_stopped(make_space: MakeSpace, journal: Path)
     for cost in (1.0, 2.0, 99.0):
         one = book.next_repeat()
         assert one is not None
-        assert not any(book.report(one, epoch, cost, {}) for epoch in range(1, 9))
+        assert {book.report(one, epoch, cost, {}) for epoch in range(1, 9)} == {"go on"}
         book.finish(one, ending(one, 1))
 
 
@@ -378,3 +378,67 @@ def test_a_grid_ends_when_every_combination_was_tried(make_space: MakeSpace, jou
         book.finish(one, ended(1.0))
     assert trained.count("prlf") == 3
     assert book.unfinished() == 0
+
+
+def test_a_paused_book_hands_out_nothing_and_asks_those_that_run_to_leave(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space(trials=3, pruner={"name": "none"})
+    book = StudyBook(space, journal)
+    first, second = start(book, 2)
+    assert book.begin(first)
+    book.pause()
+    assert book.next_search() is None
+    assert not book.begin(first)
+    assert book.report(first, 1, 1.0, {}) == "pause"
+    book.finish(second, ending(second, 1))
+    again = StudyBook(space, journal)
+    assert again.next_search() == first
+    assert again.unfinished() == 3
+
+
+def test_what_has_ended_need_not_begin(make_space: MakeSpace, journal: Path) -> None:
+    book = StudyBook(make_space(), journal)
+    (one,) = start(book, 1)
+    book.finish(one, ending(one, 1))
+    assert not book.begin(one)
+
+
+def test_what_was_handed_out_and_never_ended_is_ended_with_a_reason(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space(trials=2)
+    left = start(StudyBook(space, journal), 1)
+    book = StudyBook(space, journal)
+    adopted, other = start(book, 2)
+    assert [adopted] == left
+    book.finish(other, ending(other, 1))
+    book.lose("search")
+    assert by_name(book)[adopted.key] == failure("crash: its worker went away without a word")
+    assert by_name(book)[other.key].state == "complete"
+    waiting = StudyBook(space, journal)
+    waiting.lose("search")
+    assert waiting.unfinished() == 1
+
+
+@pytest.mark.parametrize("limit", [{"epochs": 9}, {"device_seconds": 1.3}])
+def test_a_budget_ends_the_search_and_is_counted_over_sessions(
+    make_space: MakeSpace, journal: Path, limit: dict[str, float]
+) -> None:
+    """A trial takes 4 epochs and 0.5 s: the third is the last to start."""
+    space = make_space(trials=9, budget=limit, pruner={"name": "none"})
+    for _ in range(2):
+        book = StudyBook(space, journal)
+        (one,) = start(book, 1)
+        work(book, one)
+        assert not book.used_up()
+    book = StudyBook(space, journal)
+    assert len(search(book)) == 1
+    assert book.used_up()
+    assert book.spent() == (12, pytest.approx(1.5))
+    assert StudyBook(space, journal).spent() == (12, pytest.approx(1.5))
+    assert StudyBook(space, journal).next_search() is None
+
+
+def test_what_a_running_trial_has_told_counts_towards_the_budget(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space(budget={"device_seconds": 7.0}, pruner={"name": "none"})
+    book = StudyBook(space, journal)
+    (one,) = start(book, 1)
+    book.report(one, 1, 1.0, {"train_seconds": 8.0})
+    assert book.next_search() is None

@@ -1,16 +1,23 @@
 """One assignment from training to outcome, in this process.
 
-Faked: the line to the study's book, which keeps what it is told and never stops a run.
+Faked: the line to the study's book, which keeps what it is told.
 """
 
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import Assignment, Outcome, Phase
-from gapwise.tuning.trial import Place, job_of, run_trial
+from gapwise.training.job import Job
+from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
+from gapwise.tuning.trial import ERROR_FILE, Place, job_of, run_trial, trial_folder
+from gapwise.tuning.watchdog import STACKS_FILE, watched
 
 SPACE = SearchSpec.model_validate(
     {
@@ -30,11 +37,19 @@ SPACE = SearchSpec.model_validate(
 
 
 class Line:
-    def __init__(self) -> None:
-        self.outcomes: list[Outcome] = []
+    """Says "go on" for as long as it has no other verdict left."""
 
-    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> bool:
-        return False
+    def __init__(self, *verdicts: Verdict, ended: bool = False) -> None:
+        self.outcomes: list[Outcome] = []
+        self.epochs: list[int] = []
+        self._verdicts, self._ended = list(verdicts), ended
+
+    def begin(self, assignment: Assignment) -> bool:
+        return not self._ended
+
+    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
+        self.epochs.append(epoch)
+        return self._verdicts.pop(0) if self._verdicts else "go on"
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -62,3 +77,81 @@ def test_a_run_of_the_second_phase_ends_with_diagnostics_where_the_model_has_any
 
 def test_a_search_trial_has_none_because_most_are_thrown_away(small: Path, tmp_path: Path) -> None:
     assert outcome_of("search", "prlf", small, tmp_path).diagnostics == {}
+
+
+LONGER = SPACE.model_copy(update={"train": SPACE.train.model_copy(update={"epochs": 3})})
+ONE = Assignment("search", "late_fusion", 0, {}, 1, 0)
+
+
+def run(place: Place, line: Line, job: Job | None = None) -> None:
+    run_trial(place, ONE, job_of(place, ONE) if job is None else job, line)
+
+
+def test_a_paused_run_leaves_a_checkpoint_and_no_ending_and_goes_on_from_there(small: Path, tmp_path: Path) -> None:
+    place = Place(LONGER, str(small), str(tmp_path))
+    run(place, whole := Line())
+    run(place, paused := Line("go on", "pause"))
+    assert (paused.epochs, paused.outcomes) == ([1, 2], [])
+    run(place, resumed := Line())
+    assert resumed.epochs == [3]
+    (expected,), (outcome,) = whole.outcomes, resumed.outcomes
+    assert outcome._replace(train_seconds=0.0) == expected._replace(train_seconds=0.0)
+    assert not trial_folder(place, ONE).exists()
+
+
+def test_what_has_ended_is_not_run_again(small: Path, tmp_path: Path) -> None:
+    run(Place(LONGER, str(small), str(tmp_path)), line := Line(ended=True))
+    assert (line.epochs, line.outcomes) == ([], [])
+
+
+class Breaks(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    def forward(self, *_: Any) -> Any:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RuntimeError("no such\nkernel"), "crash: RuntimeError: no such kernel (traceback: "),
+        (torch.OutOfMemoryError("CUDA out of memory"), "OOM: OutOfMemoryError: CUDA out of memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), "OOM: RuntimeError: [enforce"),
+        (MemoryError(), "OOM: MemoryError: "),
+    ],
+)
+def test_an_exception_is_an_ending_with_its_reason_and_a_traceback_in_a_file(
+    small: Path, tmp_path: Path, error: Exception, reason: str
+) -> None:
+    place = Place(LONGER, str(small), str(tmp_path))
+    run(place, line := Line(), replace(job_of(place, ONE), wrap=lambda _: Breaks(error)))
+    (outcome,) = line.outcomes
+    assert outcome.state == "failed"
+    assert outcome.reason.startswith(reason)
+    assert "Traceback" in (trial_folder(place, ONE) / ERROR_FILE).read_text()
+
+
+HANGS = """
+import sys, time
+from pathlib import Path
+from gapwise.tuning.watchdog import watched
+with watched(0.2, lambda said: print(said, flush=True), Path(sys.argv[1])):
+    time.sleep(600)
+print("never")
+"""
+
+
+def test_a_run_that_hangs_ends_its_process_after_telling_why(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", HANGS, str(tmp_path)], capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 1
+    assert ended.stdout.startswith("timeout: ran longer than 0.2 s (stacks: ")
+    assert "never" not in ended.stdout
+    assert '"<string>", line 6' in (tmp_path / STACKS_FILE).read_text()
+
+
+def test_a_run_within_its_time_hears_nothing(tmp_path: Path) -> None:
+    with watched(600.0, lambda _: pytest.fail("told"), tmp_path):
+        pass
+    assert not (tmp_path / STACKS_FILE).exists()

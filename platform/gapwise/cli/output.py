@@ -24,6 +24,11 @@ stderr = _console(stderr=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of tables.")]
 
 
+def say(line: str) -> None:
+    """One line to the person, beside the log."""
+    stderr.print(line, soft_wrap=True, markup=False)
+
+
 def print_json(body: dict[str, Any]) -> None:
     """An undefined figure (NaN: a two-class metric where no sample counts) is null, for NaN is not JSON."""
     typer.echo(json.dumps(_without_nan(body), sort_keys=False, allow_nan=False))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, seconds
-from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
@@ -34,7 +34,7 @@ def tune(
     data: DataOption = None,
     trials: Annotated[int | None, typer.Option(help="Trials of each model; by default the file's.", min=1)] = None,
     time_budget: Annotated[
-        str | None, typer.Option(metavar="30m", help="Start no further search trial after this long.")
+        str | None, typer.Option(metavar="30m", help="Start no further search trial after this long, in this session.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; by default one a device.", min=1)] = None,
     study: Annotated[str | None, typer.Option(help="Name; by default SPACE-DATASET.")] = None,
@@ -71,7 +71,7 @@ def tune(
     from gapwise.tracking.study_run import StudyRun
     from gapwise.tuning.executor import default_concurrency
     from gapwise.tuning.logbook import Logbook
-    from gapwise.tuning.observer import Watcher
+    from gapwise.tuning.pausing import Pause
     from gapwise.tuning.record import Asked, check_study, open_study, settled_space
     from gapwise.tuning.storage import checked_storage
     from gapwise.tuning.study import StudyPlan, run_study
@@ -88,7 +88,7 @@ def tune(
         _refuse_too_many(at_once * space.workers_per_trial, max(found.cpus, found.gpus), space)
         # All that can be refused has been: from here on the study exists.
         open_study(place, asked, resume=resume)
-        stderr.print(f"study {name}: {space.question}", soft_wrap=True, markup=False)
+        say(f"study {name}: {space.question}")
         plan = StudyPlan(
             name=name,
             space=space,
@@ -97,6 +97,7 @@ def tune(
             concurrency=at_once,
             began=began,
             search_budget_seconds=budget,
+            pause=Pause(say),
             storage=asked.storage,
             retry_failed=retry_failed,
         )
@@ -105,8 +106,8 @@ def tune(
             StudyRun.begin(tracking, home(), name, space, dataset, resume=resume) as run,
             StudyDisplay() as display,
         ):
-            watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
-            result = run_study(plan, display, watchers, run.run_id)
+            logbook = Logbook(run.trials, space.train.objective.metric)
+            result = run_study(plan, display, [display, logbook], run.run_id)
             run.log_result(result.best, result.baseline)
             run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
             log_curves(tracking, run.run_id, result)

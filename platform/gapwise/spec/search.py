@@ -153,6 +153,20 @@ class SecondPhaseSpec(Spec):
     """Mask seeds behind every figure of the second phase and of the refit."""
 
 
+class BudgetSpec(Spec):
+    """Where the search ends, whichever comes first: no trial starts later, and those that run are finished.
+
+    What was used is counted over all of a study's sessions. The second phase and the refit come on top.
+    """
+
+    wall_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """Of searching, while a driver lived."""
+    device_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """Inside training loops, times the devices of a trial."""
+    epochs: Annotated[int, Field(ge=1)] | None = None
+    """Of all trials together."""
+
+
 class SearchSpec(Spec):
     """A study."""
 
@@ -172,6 +186,12 @@ class SearchSpec(Spec):
     """warm: reused workers, one device each. train: one Ray Train run a trial."""
     workers_per_trial: Annotated[int, Field(ge=1)] = 1
     """Ray Train workers of a trial; more than one needs `executor: train`."""
+    budget: BudgetSpec = BudgetSpec()
+    """Ends of the search beside `trials`."""
+    trial_seconds: Annotated[float, Field(gt=0.0)] | None = None
+    """A run of either phase that takes longer in one go is given up as failed: training that hangs ends here."""
+    worker_deaths: Annotated[int, Field(ge=0)] = 2
+    """How often a run whose worker died goes on from its last checkpoint before it is given up."""
     sampler: SamplerSpec = SamplerSpec()
     """How configurations are chosen."""
     pruner: PrunerSpec = PrunerSpec()

@@ -6,6 +6,14 @@ from gapwise.training.job import Job
 from gapwise.training.protocols import EpochReport, Reporter
 
 
+def agreed(job: Job, flag: bool) -> bool:
+    """What rank 0 thinks, on every worker; all of them must ask."""
+    if job.workers.world == 1:
+        return flag
+    said = torch.tensor([float(flag and job.rank == 0)], device=job.device)
+    return bool(job.workers.total(said).item() > 0)
+
+
 class SharedDecision:
     """A reporter for every worker of a job, around the one that rank 0 talks to."""
 
@@ -13,8 +21,4 @@ class SharedDecision:
         self._inner, self._job = inner, job
 
     def report(self, epoch: EpochReport) -> bool:
-        stop = self._job.rank == 0 and self._inner.report(epoch)
-        if self._job.workers.world == 1:
-            return stop
-        flag = torch.tensor([float(stop)], device=self._job.device)
-        return bool(self._job.workers.total(flag).item() > 0)
+        return agreed(self._job, self._job.rank == 0 and self._inner.report(epoch))

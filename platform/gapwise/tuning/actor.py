@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import ray
 
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import Assignment, Outcome
+from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.journal import JOURNAL_FILE
 from gapwise.tuning.storage import JOURNAL
@@ -50,8 +50,12 @@ class ActorLine:
     def __init__(self, study: str) -> None:
         self._book: Any = ray.get_actor(actor_name(study))
 
-    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> bool:
-        return bool(ray.get(self._book.report.remote(assignment, epoch, cost, body)))
+    def begin(self, assignment: Assignment) -> bool:
+        return bool(ray.get(self._book.begin.remote(assignment)))
+
+    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
+        verdict: Verdict = ray.get(self._book.report.remote(assignment, epoch, cost, body))
+        return verdict
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         ray.get(self._book.finish.remote(assignment, outcome))

@@ -63,6 +63,8 @@ class ArmStudy:
         self._answers: dict[str, int] = {}
         self._adopted: deque[Assignment] = deque()
         self._waiting, self._retries, self.asked = 0, 0, 0
+        self._seconds: dict[int, float] = {}
+        self.epochs = 0
         trials = self._study.get_trials(deepcopy=False)
         if phase == "search" and not trials:
             self._enqueue(default_values(space, arm), {})
@@ -77,6 +79,7 @@ class ArmStudy:
     def _recall(self, trial: FrozenTrial) -> None:
         """One trial of the journal, read when the study is opened."""
         self._count(trial)
+        self.epochs += len(trial.intermediate_values)
         for epoch, cost in sorted(trial.intermediate_values.items()):
             self._pruning.tell(trial.number, epoch, cost)
         if trial.state is TrialState.RUNNING:
@@ -183,9 +186,24 @@ class ArmStudy:
     def _digest(self, values: Values) -> str:
         return fingerprint(trial_spec(self._space, self._arm, values, seed=self._space.seed))
 
-    def report(self, number: int, epoch: int, cost: float) -> bool:
+    def runs(self, number: int) -> bool:
+        """Whether a trial has not ended yet."""
+        return number in self._live
+
+    def handed_out(self) -> list[Assignment]:
+        """Trials that a worker was given and that have not ended."""
+        left = {assignment.number for assignment in self._adopted}
+        return [self._assignment(self._trial(one._trial_id)) for n, one in self._live.items() if n not in left]
+
+    @property
+    def seconds(self) -> float:
+        """Inside the training loops of all trials, those that still run included, as far as they told."""
+        return sum(self._seconds.values())
+
+    def report(self, number: int, epoch: int, cost: float, train_seconds: float) -> bool:
         """Journal one epoch, unless it is there already; True asks the trial to stop."""
         trial = self._live[number]
+        self._seconds[number] = train_seconds
         if self._phase == "seeds":
             return False
         frozen = self._trial(trial._trial_id)
@@ -196,6 +214,7 @@ class ArmStudy:
             return False
         if epoch != last:
             trial.report(cost, epoch)
+            self.epochs += 1
             self._pruning.tell(number, epoch, cost)
         stop = self._pruning.stops(number)
         if stop:
@@ -215,7 +234,8 @@ class ArmStudy:
         return True
 
     def _remember(self, trial: FrozenTrial) -> None:
-        """What may answer later: the first complete or pruned trial of a configuration; a failure is worth a try."""
+        """What it took, and what may answer later: the first trial of a configuration that did not fail."""
+        self._seconds[trial.number] = _outcome(trial).train_seconds
         if self._phase == "search" and trial.state is not TrialState.FAIL and _DIGEST in trial.user_attrs:
             self._answers.setdefault(trial.user_attrs[_DIGEST], trial.number)
 

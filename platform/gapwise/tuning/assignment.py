@@ -9,6 +9,8 @@ PHASES: tuple[Phase, ...] = ("search", "seeds")
 Values = dict[str, Any]
 """Sampled parameters by their path in a training spec."""
 State = Literal["running", "complete", "pruned", "failed"]
+Verdict = Literal["go on", "stop", "pause"]
+"""To a trial that told an epoch. stop: early, for it is behind. pause: keep a checkpoint and leave for now."""
 
 
 class Assignment(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import ArmStudy, Repeat, Shelf
-from gapwise.tuning.assignment import PHASES, Assignment, Finished, Outcome, Phase
+from gapwise.tuning.assignment import PHASES, Assignment, Finished, Outcome, Phase, Verdict, failure
 from gapwise.tuning.storage import open_storage
 
 
@@ -24,6 +24,13 @@ class Event(NamedTuple):
     body: dict[str, Any]
     time: float
     """Seconds since the epoch, on the book's clock."""
+
+
+class Spent(NamedTuple):
+    """Used by a search, over all its sessions."""
+
+    epochs: int
+    device_seconds: float
 
 
 class StudyBook:
@@ -41,13 +48,31 @@ class StudyBook:
             for phase in PHASES
         }
         self._events: list[Event] = []
+        self._budget, self._devices = space.budget, space.workers_per_trial
+        self._paused = False
+
+    def pause(self) -> None:
+        """From now on nothing starts, and whoever tells an epoch hears that it should leave."""
+        self._paused = True
+
+    def spent(self) -> Spent:
+        """What the search has used so far."""
+        studies = [self._studies["search", arm] for arm in self._arms]
+        return Spent(sum(one.epochs for one in studies), self._devices * sum(one.seconds for one in studies))
+
+    def used_up(self) -> bool:
+        """Whether a budget of epochs or device-seconds is."""
+        spent, budget = self.spent(), self._budget
+        limits = ((spent.epochs, budget.epochs), (spent.device_seconds, budget.device_seconds))
+        return any(limit is not None and used >= limit for used, limit in limits)
 
     def next_search(self) -> Assignment | None:
         """The next configuration to train: what a dead driver left, then one of the arm that is furthest behind.
 
-        A configuration whose training is on record is answered from there, and the question goes on.
+        A configuration whose training is on record is answered from there, and the question goes on. None where the
+        trials or the budget are used up, or the study is paused.
         """
-        while (assignment := self._adopt("search") or self._ask()) is not None:
+        while not self._paused and (assignment := self._adopt("search") or self._ask()) is not None:
             self._note("started", assignment, {})
             answer = self._studies["search", assignment.arm].answer(assignment)
             if answer is None:
@@ -56,6 +81,8 @@ class StudyBook:
         return None
 
     def _ask(self) -> Assignment | None:
+        if self.used_up():
+            return None
         arm = min(self._arms, key=lambda name: self._studies["search", name].share)
         study = self._studies["search", arm]
         return study.ask() if study.share < 1.0 else None
@@ -71,6 +98,8 @@ class StudyBook:
         return sum(self._studies["seeds", arm].left for arm in self._arms)
 
     def next_repeat(self) -> Assignment | None:
+        if self._paused:
+            return None
         assignment = self._adopt("seeds")
         if assignment is None:
             waiting = next((study for arm in self._arms if (study := self._studies["seeds", arm]).waits), None)
@@ -83,15 +112,27 @@ class StudyBook:
         """Searched trials still to run."""
         return sum(self._studies["search", arm].left for arm in self._arms)
 
-    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> bool:
-        """Journal one epoch, unless it is there already; True asks the trial to stop."""
+    def begin(self, assignment: Assignment) -> bool:
+        """Whether a worker should run this: not if it has ended (its worker died just after), nor in a pause."""
+        return not self._paused and self._of(assignment).runs(assignment.number)
+
+    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
+        """Journal one epoch, unless it is there already, and say how to go on."""
         self._note("reported", assignment, body | {"epoch": epoch, "cost": cost})
-        return self._of(assignment).report(assignment.number, epoch, cost)
+        if self._of(assignment).report(assignment.number, epoch, cost, body.get("train_seconds", 0.0)):
+            return "stop"
+        return "pause" if self._paused else "go on"
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record an ending; one that is recorded already stays what it is."""
         if self._of(assignment).finish(assignment.number, outcome):
             self._note("finished", assignment, outcome._asdict())
+
+    def lose(self, phase: Phase) -> None:
+        """End what was handed out and never ended, when no worker is left that could."""
+        for arm in self._arms:
+            for assignment in self._studies[phase, arm].handed_out():
+                self.finish(assignment, failure("crash: its worker went away without a word"))
 
     def _of(self, assignment: Assignment) -> ArmStudy:
         return self._studies[assignment.phase, assignment.arm]

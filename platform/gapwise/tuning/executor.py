@@ -19,7 +19,6 @@ from gapwise.tuning.actor import ActorLine
 from gapwise.tuning.assignment import Assignment, Phase, failure
 from gapwise.tuning.trial import Place, job_of, run_trial
 
-CRASH = "crash: the worker died or raised; its traceback is in the study's tune folder"
 _HARDLY_A_CPU = 0.01
 """Tune refuses 0."""
 
@@ -36,12 +35,19 @@ class PhaseRun(NamedTuple):
 
 
 class BookSearcher(Searcher):
-    """Tune's view of the book: suggests what the book hands out, and tells it of workers that died."""
+    """Tune's view of the book: suggests what the book hands out, and tells it of workers that died for good."""
 
     def __init__(self, book: Any, run: PhaseRun) -> None:
         super().__init__(metric="done", mode="max")
         self._book, self._run = book, run
         self._running: dict[str, Assignment] = {}
+
+    def given_up(self, trial_id: str, error: str) -> None:
+        """A run whose worker died more often than the space allows."""
+        deaths = self._run.place.space.worker_deaths + 1
+        kind = "OOM" if "OutOfMemoryError" in error else "crash"
+        reason = failure(f"{kind}: the worker died {deaths} times; what Ray knows is in the study's tune folder")
+        ray.get(self._book.finish.remote(self._running.pop(trial_id), reason))
 
     def suggest(self, trial_id: str) -> Any:
         if self._run.deadline is not None and time.monotonic() > self._run.deadline:
@@ -55,9 +61,8 @@ class BookSearcher(Searcher):
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del result
-        assignment = self._running.pop(trial_id, None)
-        if error and assignment is not None:
-            ray.get(self._book.finish.remote(assignment, failure(CRASH)))
+        if not error:
+            self._running.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal is the study."""
@@ -65,6 +70,17 @@ class BookSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         del checkpoint_path
         raise AssertionError("a study is continued from its journal, never from Tune's state")
+
+
+class Deaths(tune.Callback):
+    """Tells the searcher of runs that Tune gave up."""
+
+    def __init__(self, searcher: BookSearcher) -> None:
+        self._searcher = searcher
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        del iteration, trials, info
+        self._searcher.given_up(trial.trial_id, str(trial.get_error()))
 
 
 def warm_trainable(config: dict[str, Any]) -> None:
@@ -105,15 +121,22 @@ def _unpack(config: dict[str, Any]) -> tuple[Place, Assignment, ActorLine]:
 def run_phase(book: Any, run: PhaseRun) -> None:
     """Run everything that the book hands out for a phase; returns when it has nothing left and nothing runs."""
     trainable, needs = _trainable(run.place, run.concurrency)
+    searcher = BookSearcher(book, run)
     tuner = tune.Tuner(
         tune.with_resources(trainable, needs),
         tune_config=tune.TuneConfig(
-            search_alg=BookSearcher(book, run),
+            search_alg=searcher,
             num_samples=-1,
             max_concurrent_trials=run.concurrency,
             reuse_actors=run.place.space.executor == "warm",
         ),
-        run_config=tune.RunConfig(name=run.phase, storage_path=str(Path(run.place.folder) / "tune"), verbose=0),
+        run_config=tune.RunConfig(
+            name=run.phase,
+            storage_path=str(Path(run.place.folder) / "tune"),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=run.place.space.worker_deaths),
+            callbacks=[Deaths(searcher)],
+        ),
     )
     tuner.fit()
 

@@ -1,6 +1,7 @@
 """What a study was asked, in a file of its folder: the same name never means two things.
 
-The number of trials may grow; another space, dataset or storage is another study, and the refusal says what differs.
+The number of trials may grow, and budgets may change; another space, dataset or storage is another study, and the
+refusal says what differs.
 """
 
 import json
@@ -38,7 +39,7 @@ class Asked(NamedTuple):
     storage: str = JOURNAL
 
     def record(self) -> dict[str, Any]:
-        """What stands in the study's folder; the number of trials may grow, so it is left out."""
+        """What stands in the study's folder; what may change from session to session is left out."""
         return {
             "format_version": FORMAT_VERSION,
             "space": _plain(settled_space(self.space, self.dataset)),
@@ -48,7 +49,8 @@ class Asked(NamedTuple):
 
 
 def _plain(space: SearchSpec) -> dict[str, Any]:
-    left_out: dict[str, Any] = {"trials": True, "baseline_share": True, "train": {"model"}}
+    may_change = dict.fromkeys(("trials", "baseline_share", "budget", "trial_seconds", "worker_deaths"), True)
+    left_out: dict[str, Any] = {**may_change, "train": {"model"}}
     return space.model_dump(mode="json", exclude=left_out)
 
 

@@ -5,6 +5,8 @@
 The journal in the study's folder is the study; Ray and this driver are disposable.
 """
 
+import logging
+import math
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +21,10 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Finished
+from gapwise.tuning.clock import SearchClock
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.observer import Watcher, observing
+from gapwise.tuning.pausing import Pause
 from gapwise.tuning.record import settled_space
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import StudyResult, save_result
@@ -28,6 +32,8 @@ from gapwise.tuning.selection import Standing, chosen_again, first_of, median_ep
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
+
+_log = logging.getLogger(__name__)
 
 _REFIT_SEEDS_FROM = 1001
 """Seeds of the second phase are study seed + 1, 2, ...; those of the refit start here, so they are fresh."""
@@ -45,7 +51,9 @@ class StudyPlan:
     began: float = field(default_factory=time.perf_counter)
     """On `time.perf_counter`'s clock: when the command began, for `wall_seconds`."""
     search_budget_seconds: float | None = None
-    """No search trial starts later than this after the first phase began."""
+    """No search trial starts later than this after the first phase began in this session."""
+    pause: Pause = field(default_factory=lambda: Pause(_log.warning))
+    """Hears of Ctrl-C."""
     storage: str = JOURNAL
     """Where trials are recorded, as `checked_storage` returned it."""
     retry_failed: bool = False
@@ -69,9 +77,10 @@ class Stages(Protocol):
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
+    clock = SearchClock(plan.folder)
     with running_book(plan.name, plan.space, Record(plan.folder, plan.storage, plan.retry_failed)) as book:
         with observing(book, watchers) as observer:
-            search_seconds = _search(plan, stages, book)
+            _search(plan, stages, book, clock)
             observer.deliver()
             repeats = _second_phase(plan, stages, book)
         searched: list[Finished] = ray.get(book.finished.remote("search"))
@@ -84,23 +93,31 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
         stages.stage("refit", len(pending(batch, runs)))
         run_all(batch, runs, plan.concurrency, stages.done)
     evidence = Evidence(searched, repeats, table, [refit_model(plan.place, winner, seeds) for winner in winners])
-    seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": search_seconds}
+    seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": clock.seconds}
     result = summarise(plan.name, plan.place, evidence, parent_run_id=parent_run_id, **seconds)
     save_result(plan.folder, result)
     return result
 
 
-def _search(plan: StudyPlan, stages: Stages, book: Any) -> float:
-    started = time.perf_counter()
+def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> None:
     left = ray.get(book.unfinished.remote())
     stages.stage("search", left)
-    if left:
-        deadline = None if plan.search_budget_seconds is None else time.monotonic() + plan.search_budget_seconds
+    if not left:
+        return
+    budget = [plan.search_budget_seconds, _less(plan.space.budget.wall_seconds, clock.seconds)]
+    seconds = min((limit for limit in budget if limit is not None), default=math.inf)
+    deadline = time.monotonic() + seconds
+    with clock.running(), plan.pause.heeded(book):
         run_phase(book, PhaseRun("search", plan.name, plan.place, plan.concurrency, deadline))
-        left = ray.get(book.unfinished.remote())
-        if left and (deadline is None or time.monotonic() < deadline):
-            raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
-    return time.perf_counter() - started
+        if not plan.pause.asked:
+            ray.get(book.lose.remote("search"))
+    left = ray.get(book.unfinished.remote())
+    if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
+        raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
+
+
+def _less(limit: float | None, used: float) -> float | None:
+    return None if limit is None else limit - used
 
 
 def _second_phase(plan: StudyPlan, stages: Stages, book: Any) -> list[Finished]:
@@ -117,7 +134,10 @@ def _second_phase(plan: StudyPlan, stages: Stages, book: Any) -> list[Finished]:
     waiting = ray.get(book.plan_repeats.remote(repeats))
     stages.stage("second phase", waiting)
     if waiting:
-        run_phase(book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
+        with plan.pause.heeded(book):
+            run_phase(book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
+            if not plan.pause.asked:
+                ray.get(book.lose.remote("seeds"))
     finished: list[Finished] = ray.get(book.finished.remote("seeds"))
     return finished
 

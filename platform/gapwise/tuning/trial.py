@@ -1,9 +1,13 @@
 """Running one assignment: the same story for both executors and both phases.
 
 assignment -> training spec -> dataset (opened once a process) -> `fit` -> curve of the kept weights -> outcome
+
+Whatever ends a run is an outcome with its reason: a loss that is not finite, memory, an exception, time. Only a worker
+that dies says nothing; its run goes on elsewhere from its last checkpoint.
 """
 
 import math
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -14,20 +18,26 @@ from gapwise.data.store import opened
 from gapwise.evaluation.objective import Curve, reduce_curve
 from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import DirectorySink
-from gapwise.training.decision import SharedDecision
+from gapwise.training.decision import SharedDecision, agreed
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
+from gapwise.training.protocols import EpochReport, Position, Snapshot
 from gapwise.training.validation import diagnostic_curves, masked_curves
-from gapwise.tuning.assignment import Assignment, Outcome, failure
+from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure
 from gapwise.tuning.space import trial_spec
+from gapwise.tuning.watchdog import watched
+
+ERROR_FILE = "error.txt"
 
 
 class StudyLine(Protocol):
     """How a worker talks to the study's book."""
 
-    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> bool:
-        """Tell an epoch, hear whether to stop."""
+    def begin(self, assignment: Assignment) -> bool:
+        """Ask whether the assignment is still to be run."""
+
+    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
+        """Tell an epoch, hear how to go on."""
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         """Tell the ending."""
@@ -41,11 +51,16 @@ class Place(NamedTuple):
     folder: str
 
 
+class Paused(Exception):
+    """The study is paused and this run's checkpoint is written: leave without an ending."""
+
+
 class StudyReporter:
     """Passes each epoch on to the study's book and brings its answer back."""
 
     def __init__(self, line: StudyLine, assignment: Assignment, metric: str) -> None:
         self._line, self._assignment, self._metric = line, assignment, metric
+        self.paused = False
 
     def report(self, epoch: EpochReport) -> bool:
         body = {
@@ -53,8 +68,27 @@ class StudyReporter:
             "losses": epoch.losses,
             "epochs": epoch.epochs,
             "samples_per_second": epoch.samples_per_second,
+            "train_seconds": epoch.train_seconds,
         }
-        return self._line.report(self._assignment, epoch.epoch, epoch.cost, body)
+        verdict = self._line.report(self._assignment, epoch.epoch, epoch.cost, body)
+        self.paused = verdict == "pause"
+        return verdict == "stop"
+
+
+class PausingSink(DirectorySink):
+    """Takes one more snapshot when the study is paused, and then leaves."""
+
+    def __init__(self, folder: Path, job: Job, reporter: StudyReporter) -> None:
+        super().__init__(folder, job.spec)
+        self._reporter = reporter
+
+    def wants(self, position: Position) -> bool:
+        return self._reporter.paused or super().wants(position)
+
+    def save(self, snapshot: Snapshot) -> None:
+        super().save(snapshot)
+        if self._reporter.paused:
+            raise Paused
 
 
 def job_of(place: Place, assignment: Assignment) -> Job:
@@ -65,16 +99,46 @@ def job_of(place: Place, assignment: Assignment) -> Job:
 
 
 def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:
-    """Train, judge and tell. A configuration that diverges is an outcome; any other error travels to the supervisor."""
-    sink = DirectorySink(Path(place.folder) / "trials" / assignment.key, job.spec)
-    reporter = SharedDecision(StudyReporter(line, assignment, job.spec.objective.metric), job)
+    """Train, judge and tell. Of several workers, the one that fails tells why and raises, so that all are stopped."""
+    if not agreed(job, job.rank == 0 and line.begin(assignment)):
+        return
+    folder = trial_folder(place, assignment)
+    reporter = StudyReporter(line, assignment, job.spec.objective.metric)
+    sink = PausingSink(folder, job, reporter)
     try:
-        outcome = _outcome(place, assignment, job, fit(job, reporter, sink))
+        with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), folder):
+            outcome = _outcome(place, assignment, job, fit(job, SharedDecision(reporter, job), sink))
+    except Paused:
+        return
     except Diverged as error:
         outcome = failure(f"NaN: {error}")
+    except Exception as error:
+        line.finish(assignment, failure(_why(error, folder)))
+        if job.workers.world > 1:
+            raise
+        return
     if job.rank == 0:
         line.finish(assignment, outcome)
         sink.forget()
+
+
+def trial_folder(place: Place, assignment: Assignment) -> Path:
+    """Where a run keeps its checkpoint, and what is known of its failure."""
+    return Path(place.folder) / "trials" / assignment.key
+
+
+def _why(error: Exception, folder: Path) -> str:
+    """The reason in a line; the traceback goes to a file beside the checkpoint."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
+    kind = "OOM" if _out_of_memory(error) else "crash"
+    words = " ".join(str(error).split())
+    return f"{kind}: {type(error).__name__}: {words[:300]} (traceback: {folder / ERROR_FILE})"
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """PyTorch says so by type on a GPU and by words on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -> Outcome:

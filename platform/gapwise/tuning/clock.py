@@ -1,0 +1,42 @@
+"""How long a study has been searched, over all its sessions; a killed driver loses two seconds of it at most."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gapwise.distributed.progress import every
+
+CLOCK_FILE = "clock.json"
+_EVERY_SECONDS = 2.0
+
+
+class SearchClock:
+    """Seconds of searching, kept in the study's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / CLOCK_FILE
+        self._before = float(json.loads(self._file.read_text())["search_seconds"]) if self._file.exists() else 0.0
+        self._began: float | None = None
+
+    @property
+    def seconds(self) -> float:
+        return self._before + (0.0 if self._began is None else time.monotonic() - self._began)
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Count until the context is left."""
+        self._began = time.monotonic()
+        try:
+            with every(_EVERY_SECONDS, self._save, name="gapwise-clock"):
+                yield
+        finally:
+            self._before, self._began = self.seconds, None
+            self._save()
+
+    def _save(self) -> None:
+        temporary = self._file.with_name(f".{CLOCK_FILE}.{os.getpid()}.tmp")
+        temporary.write_text(json.dumps({"search_seconds": self.seconds}))
+        temporary.replace(self._file)
