@@ -10,7 +10,9 @@ pool keeps its own variance: two seeds can agree by luck.
 
 `confidence` is for the one that is truly best at a condition: it is dropped there with probability 1 - confidence at
 most, over all comparisons and all rounds of the race (Bonferroni over both). Of two equal ones, one is dropped about
-that often. Simulated; where an arm's seeds scatter ten times as much as the other's, half as often again.
+that often: 5 to 6 % of simulated worlds at .95. Where each arm has one configuration and two seeds, and one arm's seeds
+scatter ten times as much as the other's, it is 14 % (the noisy one: 8 %), and 7 % with three seeds: `min_seeds: 3` is
+for such models.
 """
 
 import math
