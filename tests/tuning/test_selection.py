@@ -97,3 +97,22 @@ def test_a_refit_trains_the_median_of_the_best_epochs_rounded_up_and_at_least_on
     assert median_epoch([4, 8]) == 6
     assert median_epoch([4, 5]) == 5
     assert median_epoch([0]) == 1
+
+
+def test_who_was_dropped_at_a_rate_comes_last_there_and_nowhere_else(make_finished: MakeFinished) -> None:
+    best = [make_finished({"0.0": 0.1, "0.9": 0.1}, number=n, source=1, seed=n) for n in (0, 1)]
+    failed_once = [make_finished({"0.0": 0.5, "0.9": 0.5}, number=2, source=2, seed=0)]
+
+    table = standings([*best, *failed_once], "mae", 2, {("prlf", 1): {"0.9": 2}})
+
+    assert [row.source for row in table["0.0"]] == [1, 2]
+    assert [row.source for row in table["0.9"]] == [2, 1]
+
+
+def test_a_standing_says_how_probably_it_is_the_best(make_finished: MakeFinished) -> None:
+    runs = [make_finished({"0.0": 1.0, "0.9": 1.0}, number=n, source=n) for n in (0, 1)]
+
+    table = standings(runs, "mae", 1, chances={"0.0": {("prlf", 0): 0.75, ("prlf", 1): 0.25}})
+
+    assert [row.probability_best for row in table["0.0"]] == [0.75, 0.25]
+    assert [row.probability_best for row in table["0.9"]] == [None, None]

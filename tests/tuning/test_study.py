@@ -178,6 +178,18 @@ def test_a_saved_result_is_read_back_equal_and_nothing_else_is_left(tmp_path: Pa
     assert {entry.name for entry in folder.iterdir()} == {"study.json", RESULT_FILE}
 
 
+def test_a_result_from_before_anybody_was_dropped_is_read(tmp_path: Path) -> None:
+    fields = json.loads(result_of("one").model_dump_json())
+    fields["best"] = {"0.3": {"trial": "prlf-1", "metric": "mae", "mean": 1.0, "sd": 0.1, "seeds": 3}}
+    del fields["dropped"], fields["runs_saved"]
+    (started(tmp_path, "one") / RESULT_FILE).write_text(json.dumps(fields))
+
+    read = load_result(tmp_path, "one")
+
+    assert read.best["0.3"].probability_best is None
+    assert (read.dropped, read.runs_saved) == ({}, 0)
+
+
 def test_an_unknown_study_is_refused_naming_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"no study 'nine' \(allowed: none exists yet\)"):
         load_result(tmp_path, "nine")

@@ -82,6 +82,9 @@ def test_a_study_ends_with_refitted_winners_of_every_rate(ray_cluster: None, sma
     }
     assert list(result.best) == list(result.baseline) == ["0.0", "0.5"]
     assert all(best.seeds == 2 for best in result.best.values())
+    for rate, best in result.best.items():
+        chances = (best.probability_best, result.baseline[rate].probability_best)
+        assert sum(chance for chance in chances if chance is not None) == pytest.approx(1.0)
     for model in result.models:
         kept = load_model_folder(folder / model.folder)
         assert kept.spec.seed == model.shipped_seed
@@ -115,10 +118,13 @@ def test_both_executors_find_the_same_objective(ray_cluster: None, small: Path, 
 
 def test_a_finished_study_may_grow(ray_cluster: None, small: Path, tmp_path: Path) -> None:
     folder = tmp_path / "grows"
-    first = study(space(trials=1), small, folder)
-    grown = study(space(trials=2), small, folder, resume=True)
+    rounds = {"top_k": 2, "seeds": 3, "cap": 2, "mask_seeds": 2}
+    first = study(space(trials=1, second_phase=rounds), small, folder)
+    grown = study(space(trials=2, second_phase=rounds), small, folder, resume=True)
     assert first.arms["prlf"]["complete"] == 1
     assert grown.arms["prlf"]["complete"] == 2
+    assert first.best["0.0"].seeds == grown.best["0.0"].seeds == 3
+    assert len(list(folder.glob("trials/*/predictions.safetensors"))) == 3 * 3 - grown.runs_saved
     journal = [json.loads(line) for line in (folder / "journal.log").read_text().splitlines()]
     assert journal, "the journal is whole lines of JSON"
 

@@ -13,9 +13,14 @@ import pytest
 import torch
 from torch import nn
 
+from gapwise.data.store import open_dataset
+from gapwise.errors import CheckpointError
+from gapwise.evaluation.grid import score_grid
+from gapwise.models.saved import write_tensors
 from gapwise.spec.search import SearchSpec
 from gapwise.training.job import Job
 from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
+from gapwise.tuning.predictions import load_predictions, predictions_file
 from gapwise.tuning.trial import ERROR_FILE, Place, job_of, run_trial, trial_folder
 from gapwise.tuning.watchdog import STACKS_FILE, watched
 
@@ -155,3 +160,37 @@ def test_a_run_within_its_time_hears_nothing(tmp_path: Path) -> None:
     with watched(600.0, lambda _: pytest.fail("told"), tmp_path):
         pass
     assert not (tmp_path / STACKS_FILE).exists()
+
+
+def kept_of(phase: Phase, folder: Path) -> Path:
+    return predictions_file(folder, Assignment(phase, "prlf", 0, {}, 1, 0))
+
+
+def test_a_run_of_the_second_phase_keeps_the_predictions_behind_its_figures(small: Path, tmp_path: Path) -> None:
+    outcome = outcome_of("seeds", "prlf", small, tmp_path)
+
+    kept = load_predictions(kept_of("seeds", tmp_path))
+    assert kept is not None
+    dataset = open_dataset(small)
+    assert kept.values.shape == (2, 2, len(dataset.valid))
+    grid = score_grid(kept, dataset.valid.labels, dataset.manifest.shape())
+    assert {metric: grid.curve(metric) for metric in grid.metrics} == outcome.metrics
+    assert [entry.name for entry in kept_of("seeds", tmp_path).parent.iterdir()] == ["predictions.safetensors"]
+
+
+def test_a_search_trial_keeps_no_predictions(small: Path, tmp_path: Path) -> None:
+    outcome_of("search", "prlf", small, tmp_path)
+
+    assert load_predictions(kept_of("search", tmp_path)) is None
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_predictions_of_another_format_and_half_a_file_are_refused_by_name(tmp_path: Path) -> None:
+    file = kept_of("seeds", tmp_path)
+    file.parent.mkdir(parents=True)
+    write_tensors(file, {"outputs": torch.zeros(1, 1, 2)}, {"format_version": 9, "conditions": ["0.0"]})
+    with pytest.raises(CheckpointError, match=r"predictions format 9 \(allowed: 1\)"):
+        load_predictions(file)
+    file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(CheckpointError, match=r"predictions\.safetensors"):
+        load_predictions(file)

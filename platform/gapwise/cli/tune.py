@@ -137,6 +137,8 @@ def _body(result: StudyResult) -> dict[str, object]:
         "best": {rate: best.model_dump() for rate, best in result.best.items()},
         "baseline": {rate: best.model_dump() for rate, best in result.baseline.items()},
         "floor": result.floor,
+        "dropped": result.dropped,
+        "runs_saved": result.runs_saved,
         "parent_run_id": result.parent_run_id,
     }
 
@@ -149,21 +151,28 @@ def _show(result: StudyResult) -> None:
             rate,
             best.trial,
             figure(best.mean, best.sd),
+            "-" if best.probability_best is None else f"{best.probability_best:.2f}",
             figure(result.baseline[rate].mean, result.baseline[rate].sd) if rate in result.baseline else "-",
             figure(result.floor[metric]),
         ]
         for rate, best in winners.items()
     ]
     seeds = next(iter(winners.values())).seeds
-    caption = f"validation {metric}, mean ± sd over {seeds} seeds; the winners were chosen on these figures"
+    caption = (
+        f"validation {metric}, mean ± sd over {seeds} seeds; the winners were chosen on these figures; "
+        "P(best): how often the winner's mean leads all others' when groups, masks and seeds are resampled"
+    )
     print_table(
         f"study {result.study}: best by missing rate",
-        [heading(result.protocol.name), "winner", metric, "late_fusion", "floor"],
+        [heading(result.protocol.name), "winner", metric, "P(best)", "late_fusion", "floor"],
         rows,
         caption=caption,
     )
     counted = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count)
     stdout.print(f"{counted}; {result.wall_seconds:.0f} s in all, {result.search_seconds:.0f} s of search")
+    if result.dropped:
+        names = ", ".join(sorted(result.dropped))
+        stdout.print(f"dropped as worse beyond doubt: {names}; runs not started: {result.runs_saved}", soft_wrap=True)
     if result.protocol.name == "modalities":
         stdout.print("subsets of modalities have no champions; promote a study on protocol frames")
     else:

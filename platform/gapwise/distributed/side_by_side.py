@@ -19,7 +19,7 @@ from gapwise.training.checkpoint import DirectorySink, trained_model
 from gapwise.training.job import Diverged, Job, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
-from gapwise.training.validation import diagnostic_curves, masked_curves
+from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
 
 
 class Run(NamedTuple):
@@ -122,7 +122,7 @@ def _run_one(batch: Batch, run: Run, job: Job) -> None:
             batch.note_failure(run, str(error))
             append_line(batch.progress, {"done": f"{run.name} diverged"})
         return
-    curves = masked_curves(job, trained.model, trained.state, batch.mask_seeds)
+    curves = mean_curves(job, masked_outputs(job, trained.model, trained.state, batch.mask_seeds))
     if job.rank == 0:
         kept = trained_model(job, trained, curves)
         save_model(folder, kept._replace(diagnostics=diagnostic_curves(job, trained)))

@@ -92,19 +92,17 @@ def _binary(name: str, predicted_RN: NDArray[np.bool_], truth_N: NDArray[np.bool
         empty = np.full(len(predicted_RN), np.nan)
         return {f"acc2_{name}": empty, f"f1_{name}": empty}
     counts = confusion(predicted_RN.astype(np.int64), truth_N.astype(np.int64), 2)
-    return {f"acc2_{name}": _accuracy(counts), f"f1_{name}": _f1(counts, weighted=True)}
+    return {f"acc2_{name}": _accuracy(counts), f"f1_{name}": f1(counts, weighted=True)}
 
 
 def classification(predicted_RN: Index, truth_N: Index, classes: int) -> Scores:
     """Accuracy (WA), macro recall over classes that occur (UA), weighted and macro F1."""
     counts = confusion(predicted_RN, truth_N, classes)
-    support = counts.sum(2)
-    recall = np.divide(_diagonal(counts), support, out=np.zeros_like(support), where=support > 0)
     return {
         "accuracy": _accuracy(counts),
-        "macro_recall": recall.sum(1) / (support > 0).sum(1),
-        "f1_weighted": _f1(counts, weighted=True),
-        "f1_macro": _f1(counts, weighted=False),
+        "macro_recall": macro_recall(counts),
+        "f1_weighted": f1(counts, weighted=True),
+        "f1_macro": f1(counts, weighted=False),
     }
 
 
@@ -125,13 +123,24 @@ def _accuracy(counts: Real) -> Real:
     return accuracy
 
 
-def _f1(counts: Real, *, weighted: bool) -> Real:
-    """scikit-learn's f1_score(truth, prediction, zero_division=0) over classes that occur on either side."""
+def macro_recall(counts: Real) -> Real:
+    """(R,) from (R, C, C) counts, over the classes that occur."""
+    support = counts.sum(2)
+    recall = np.divide(_diagonal(counts), support, out=np.zeros_like(support), where=support > 0)
+    averaged: Real = recall.sum(1) / (support > 0).sum(1)
+    return averaged
+
+
+def f1(counts: Real, *, weighted: bool) -> Real:
+    """(R,) from (R, C, C) counts, over classes that occur on either side.
+
+    That is scikit-learn's f1_score(truth, prediction, zero_division=0).
+    """
     hits, support, chosen = _diagonal(counts), counts.sum(2), counts.sum(1)
     occurs = (support + chosen) > 0
-    f1 = np.divide(2 * hits, support + chosen, out=np.zeros_like(support), where=occurs)
+    by_class = np.divide(2 * hits, support + chosen, out=np.zeros_like(support), where=occurs)
     weight = support if weighted else occurs.astype(np.float64)
-    value: Real = (f1 * weight).sum(1) / weight.sum(1)
+    value: Real = (by_class * weight).sum(1) / weight.sum(1)
     return value
 
 

@@ -151,6 +151,17 @@ class SecondPhaseSpec(Spec):
     """Configurations of an arm at most, over all rates; those best at most rates come first."""
     mask_seeds: Annotated[int, Field(ge=1, le=1000)] = 20
     """Mask seeds behind every figure of the second phase and of the refit."""
+    eliminate: bool = True
+    """Whether a configuration that is worse than the leader of every rate beyond doubt gets no further seeds."""
+    min_seeds: Annotated[int, Field(ge=2)] = 2
+    """Seeds of every configuration before the first is dropped, so that the noise between seeds is seen."""
+    confidence: Annotated[float, Field(ge=0.5, lt=1.0)] = 0.95
+    """At least so probably the configuration that is truly best at a rate is not dropped there."""
+
+    def rounds(self) -> list[int]:
+        """Seeds that every configuration still in the race has run after each round."""
+        first = min(self.min_seeds, self.seeds) if self.eliminate else self.seeds
+        return list(range(first, self.seeds + 1))
 
 
 class BudgetSpec(Spec):

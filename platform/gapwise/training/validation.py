@@ -25,6 +25,11 @@ MASK_SEEDS = (0,)
 
 def validate(job: Job, model: MultimodalModel, state: State, mask_seeds: Sequence[int] = MASK_SEEDS) -> Grid:
     """The robustness grid on the validation split."""
+    return score_grid(predict(job, model, state, mask_seeds), job.valid.labels, job.shape)
+
+
+def predict(job: Job, model: MultimodalModel, state: State, mask_seeds: Sequence[int]) -> Outputs:
+    """The answers behind `validate`, of every row of the validation split."""
     model.eval()
     rows = np.arange(job.rank, len(job.valid), job.workers.world, dtype=np.int64)
 
@@ -33,12 +38,17 @@ def validate(job: Job, model: MultimodalModel, state: State, mask_seeds: Sequenc
             return model.predict(batch.to(job.device), state).output
 
     local = predict_grid(answer, job.valid, rows, job.spec.protocol, mask_seeds)
-    return score_grid(_merge(job, rows, local), job.valid.labels, job.shape)
+    return _merge(job, rows, local)
 
 
-def masked_curves(job: Job, model: MultimodalModel, state: State, mask_seeds: int) -> dict[str, Curve]:
-    """{metric: {condition: mean over mask seeds 1..n}}: not the seed that early stopping looked at."""
-    grid = validate(job, model, state, range(1, mask_seeds + 1))
+def masked_outputs(job: Job, model: MultimodalModel, state: State, mask_seeds: int) -> Outputs:
+    """Answers under mask seeds 1..n: not the seed that early stopping looked at."""
+    return predict(job, model, state, range(1, mask_seeds + 1))
+
+
+def mean_curves(job: Job, outputs: Outputs) -> dict[str, Curve]:
+    """{metric: {condition: mean over mask seeds}} on the validation split."""
+    grid = score_grid(outputs, job.valid.labels, job.shape)
     return {metric: grid.curve(metric) for metric in grid.metrics}
 
 

@@ -36,6 +36,10 @@ class Best(_Value):
     mean: float
     sd: float
     seeds: int
+    probability_best: float | None = None
+    """How often it has the best mean when validation groups, mask seeds and training seeds are resampled, among all
+    configurations of the second phase, the baseline's too. None in results of older versions, and where predictions of
+    a run are missing or validation is one group."""
 
 
 class RefitModel(_Value):
@@ -88,6 +92,10 @@ class StudyResult(_Value):
     floor: dict[str, float]
     """{metric: value} of the best constant answer on validation."""
     models: list[RefitModel]
+    dropped: dict[str, dict[str, int]] = {}
+    """{configuration: {condition: seeds}}: where it fell behind the leader beyond doubt, after how many seeds."""
+    runs_saved: int = 0
+    """Runs of the second phase that were not started, because their configuration was dropped everywhere."""
     parent_run_id: str
 
     def model(self, trial: str) -> RefitModel:

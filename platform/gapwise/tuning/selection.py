@@ -6,8 +6,9 @@ each training seed. A winner of a rate is the configuration whose mean over seed
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from gapwise.evaluation.objective import as_cost
 from gapwise.spec.search import BASELINE
 from gapwise.tuning.assignment import Finished
+from gapwise.tuning.elimination import Chances, Configuration, Dropped
 
 
 class Standing(NamedTuple):
@@ -25,6 +27,8 @@ class Standing(NamedTuple):
     mean: float
     sd: float
     seeds: int
+    probability_best: float | None = None
+    """Among all configurations of the second phase, the baseline's too; None where predictions are missing."""
 
 
 def conditions_of(runs: Sequence[Finished], metric: str) -> list[str]:
@@ -47,30 +51,45 @@ def chosen_again(searched: Sequence[Finished], metric: str, *, top_k: int, cap: 
     return sorted(places, key=lambda number: (-places[number], costs[number], number))[:cap]
 
 
-def standings(repeats: Sequence[Finished], metric: str, seeds: int) -> dict[str, list[Standing]]:
+def standings(
+    repeats: Sequence[Finished],
+    metric: str,
+    seeds: int,
+    dropped: Dropped = MappingProxyType({}),
+    chances: Chances = MappingProxyType({}),
+) -> dict[str, list[Standing]]:
     """Every configuration of the second phase at every condition, best mean first.
 
-    One that lost a seed to a failure comes behind those that finished all `seeds`: one lucky seed is no winner.
+    One that lost a seed to a failure comes behind those that finished all `seeds`: one lucky seed is no winner. Last
+    come those that were dropped at the condition.
     """
     complete = [run for run in repeats if run.outcome.state == "complete"]
-    grouped: dict[tuple[str, int], list[Finished]] = {}
+    grouped: dict[Configuration, list[Finished]] = {}
     for run in complete:
         grouped.setdefault((run.assignment.arm, run.assignment.source), []).append(run)
     table = {}
     for condition in conditions_of(complete, metric):
         rows = [
-            _standing(arm, source, [run.outcome.metrics[metric][condition] for run in runs])
-            for (arm, source), runs in grouped.items()
+            _standing(one, [run.outcome.metrics[metric][condition] for run in runs], chances.get(condition, {}))
+            for one, runs in grouped.items()
         ]
+        out = {one for one, where in dropped.items() if condition in where}
         table[condition] = sorted(
-            rows, key=lambda row: (row.seeds < seeds, as_cost(metric, row.mean), row.arm, row.source)
+            rows,
+            key=lambda row: (
+                (row.arm, row.source) in out,
+                row.seeds < seeds,
+                as_cost(metric, row.mean),
+                row.arm,
+                row.source,
+            ),
         )
     return table
 
 
-def _standing(arm: str, source: int, values: list[float]) -> Standing:
+def _standing(one: Configuration, values: list[float], chances: Mapping[Configuration, float]) -> Standing:
     spread = float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
-    return Standing(arm, source, float(np.mean(values)), spread, len(values))
+    return Standing(*one, float(np.mean(values)), spread, len(values), chances.get(one))
 
 
 def first_of(rows: Sequence[Standing], *, baseline: bool) -> Standing | None:

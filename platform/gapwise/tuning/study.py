@@ -1,6 +1,6 @@
 """A study, from a search space to refitted winners: read `run_study` first.
 
-    open -> search (every arm, the baseline too) -> second phase (top k of each rate x seeds) -> refit -> result
+    open -> search (every arm, the baseline too) -> second phase (top k of each rate, seed by seed) -> refit -> result
 
 The journal in the study's folder is the study; Ray and this driver are disposable.
 """
@@ -23,12 +23,13 @@ from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.clock import SearchClock
 from gapwise.tuning.executor import PhaseRun, run_phase
-from gapwise.tuning.observer import Watcher, observing
+from gapwise.tuning.observer import Observer, Watcher, observing
 from gapwise.tuning.pausing import Pause
 from gapwise.tuning.record import settled_space
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import StudyResult, save_result
-from gapwise.tuning.selection import Standing, chosen_again, first_of, median_epoch, standings
+from gapwise.tuning.second_phase import SecondPhase, run_second_phase
+from gapwise.tuning.selection import Standing, first_of, median_epoch, standings
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
@@ -68,7 +69,7 @@ class Stages(Protocol):
     """Who is told which stage begins, for a progress display."""
 
     def stage(self, name: str, total: int) -> None:
-        """`name` is search, second phase or refit; `total` is how many runs it has."""
+        """`name` is search, second phase (once a round) or refit; `total` is how many runs it has."""
 
     def done(self, what: str) -> None:
         """One run of the refit is done; the other stages are heard of through the book's events."""
@@ -82,17 +83,17 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
         with observing(book, watchers) as observer:
             _search(plan, stages, book, clock)
             observer.deliver()
-            repeats = _second_phase(plan, stages, book)
-        searched: list[Finished] = ray.get(book.finished.remote("search"))
+            searched: list[Finished] = ray.get(book.finished.remote("search"))
+            again = _second_phase(plan, stages, book, observer, searched)
         metric = plan.space.train.objective.metric
-        table = standings(repeats, metric, plan.space.second_phase.seeds)
-        winners = _winners(table, repeats)
+        table = standings(again.repeats, metric, plan.space.second_phase.seeds, again.dropped, again.chances)
+        winners = _winners(table, again.repeats)
         seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
         batch = refit_batch(plan.place)
         runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
         stages.stage("refit", len(pending(batch, runs)))
         run_all(batch, runs, plan.concurrency, stages.done)
-    evidence = Evidence(searched, repeats, table, [refit_model(plan.place, winner, seeds) for winner in winners])
+    evidence = Evidence(searched, again, table, [refit_model(plan.place, winner, seeds) for winner in winners])
     seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": clock.seconds}
     result = summarise(plan.name, plan.place, evidence, parent_run_id=parent_run_id, **seconds)
     save_result(plan.folder, result)
@@ -107,10 +108,8 @@ def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> N
     budget = [plan.search_budget_seconds, _less(plan.space.budget.wall_seconds, clock.seconds)]
     seconds = min((limit for limit in budget if limit is not None), default=math.inf)
     deadline = time.monotonic() + seconds
-    with clock.running(), plan.pause.heeded(book):
-        run_phase(book, PhaseRun("search", plan.name, plan.place, plan.concurrency, deadline))
-        if not plan.pause.asked:
-            ray.get(book.lose.remote("search"))
+    with clock.running():
+        _run(plan, book, PhaseRun("search", plan.name, plan.place, plan.concurrency, deadline))
     left = ray.get(book.unfinished.remote())
     if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
         raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
@@ -120,26 +119,27 @@ def _less(limit: float | None, used: float) -> float | None:
     return None if limit is None else limit - used
 
 
-def _second_phase(plan: StudyPlan, stages: Stages, book: Any) -> list[Finished]:
-    phase, metric = plan.space.second_phase, plan.space.train.objective.metric
-    searched: list[Finished] = ray.get(book.finished.remote("search"))
-    repeats = []
-    for arm in plan.space.arm_names():
-        runs = {run.assignment.number: run for run in searched if run.assignment.arm == arm}
-        for number in chosen_again(list(runs.values()), metric, top_k=phase.top_k, cap=phase.cap):
-            values = runs[number].assignment.values
-            repeats += [Repeat(arm, number, values, plan.space.seed + 1 + index) for index in range(phase.seeds)]
-    if not repeats:
-        raise StudyError("no trial finished, so there is nothing to choose from", where=str(plan.folder))
-    waiting = ray.get(book.plan_repeats.remote(repeats))
-    stages.stage("second phase", waiting)
-    if waiting:
-        with plan.pause.heeded(book):
-            run_phase(book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
-            if not plan.pause.asked:
-                ray.get(book.lose.remote("seeds"))
-    finished: list[Finished] = ray.get(book.finished.remote("seeds"))
-    return finished
+def _second_phase(
+    plan: StudyPlan, stages: Stages, book: Any, observer: Observer, searched: list[Finished]
+) -> SecondPhase:
+    def run_round(repeats: list[Repeat]) -> list[Finished]:
+        waiting = ray.get(book.plan_repeats.remote(repeats))
+        if waiting:
+            stages.stage("second phase", waiting)
+            _run(plan, book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
+            observer.deliver()
+        finished: list[Finished] = ray.get(book.finished.remote("seeds"))
+        return finished
+
+    return run_second_phase(plan.place, searched, run_round)
+
+
+def _run(plan: StudyPlan, book: Any, run: PhaseRun) -> None:
+    """One phase on Ray Tune. Raises KeyboardInterrupt where Ctrl-C paused it."""
+    with plan.pause.heeded(book):
+        run_phase(book, run)
+        if not plan.pause.asked:
+            ray.get(book.lose.remote(run.phase))
 
 
 def _winners(table: dict[str, list[Standing]], repeats: list[Finished]) -> list[Winner]:

@@ -14,6 +14,7 @@ from gapwise.spec.fingerprint import fingerprint
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
+from gapwise.tuning.second_phase import SecondPhase
 from gapwise.tuning.selection import Standing, first_of
 from gapwise.tuning.trial import Place
 
@@ -22,7 +23,7 @@ class Evidence(NamedTuple):
     """Everything that ran: both phases, the second phase's ranking, and the refitted winners."""
 
     searched: list[Finished]
-    repeats: list[Finished]
+    again: SecondPhase
     table: dict[str, list[Standing]]
     models: list[RefitModel]
 
@@ -86,6 +87,8 @@ def summarise(
         baseline=_best(evidence.table, space.train.objective.metric, baseline=True),
         floor=dict(floor(dataset.train.labels, dataset.valid.labels, dataset.manifest.shape())),
         models=evidence.models,
+        dropped={f"{arm}-{source}": dict(where) for (arm, source), where in evidence.again.dropped.items()},
+        runs_saved=evidence.again.runs_saved,
         parent_run_id=parent_run_id,
     )
 
@@ -99,7 +102,14 @@ def count_states(runs: list[Finished]) -> dict[str, int]:
 def _best(table: dict[str, list[Standing]], metric: str, *, baseline: bool) -> dict[str, Best]:
     rows = {condition: first_of(rows, baseline=baseline) for condition, rows in table.items()}
     return {
-        condition: Best(trial=f"{row.arm}-{row.source}", metric=metric, mean=row.mean, sd=row.sd, seeds=row.seeds)
+        condition: Best(
+            trial=f"{row.arm}-{row.source}",
+            metric=metric,
+            mean=row.mean,
+            sd=row.sd,
+            seeds=row.seeds,
+            probability_best=row.probability_best,
+        )
         for condition, row in rows.items()
         if row is not None
     }

@@ -22,8 +22,9 @@ from gapwise.training.decision import SharedDecision, agreed
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport, Position, Snapshot
-from gapwise.training.validation import diagnostic_curves, masked_curves
+from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure
+from gapwise.tuning.predictions import predictions_file, save_predictions
 from gapwise.tuning.space import trial_spec
 from gapwise.tuning.watchdog import watched
 
@@ -146,8 +147,11 @@ def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -
     diagnostics: dict[str, Curve] = {}
     cost = trained.kept.cost
     if assignment.phase == "seeds":
-        metrics = masked_curves(job, trained.model, trained.state, place.space.second_phase.mask_seeds)
-        diagnostics = diagnostic_curves(job, trained) if job.rank == 0 else {}
+        outputs = masked_outputs(job, trained.model, trained.state, place.space.second_phase.mask_seeds)
+        metrics = mean_curves(job, outputs)
+        if job.rank == 0:
+            save_predictions(predictions_file(Path(place.folder), assignment), outputs)
+            diagnostics = diagnostic_curves(job, trained)
         cost = reduce_curve(metrics[job.spec.objective.metric], job.spec.objective)
     if not math.isfinite(cost):
         return failure(f"NaN: the objective of the kept epoch is {cost}")

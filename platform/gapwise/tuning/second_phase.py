@@ -1,0 +1,96 @@
+"""The second phase: the best configurations again, seed by seed, until they are done or out of the race.
+
+A round is one plan of repeats, and the next is made when all of it has ended: who goes on is derived from the finished
+runs alone, so a resumed study decides as the one that was killed, whoever ended first. A configuration with a finished
+run whose predictions are gone stays in the race. The price of rounds is a barrier: near the end of one, devices wait.
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from gapwise.data.protocols import build_protocol
+from gapwise.data.store import open_dataset
+from gapwise.errors import StudyError
+from gapwise.evaluation.metrics import Real
+from gapwise.evaluation.paired import draw_resamples, resampled
+from gapwise.tuning.arm import Repeat
+from gapwise.tuning.assignment import Finished, Values
+from gapwise.tuning.elimination import Chances, Configuration, Dropped, Round, gather
+from gapwise.tuning.predictions import load_predictions, predictions_file
+from gapwise.tuning.selection import chosen_again, conditions_of
+from gapwise.tuning.trial import Place
+
+RunRound = Callable[[list[Repeat]], list[Finished]]
+"""Runs those that have not run yet and gives every finished run of the second phase."""
+
+
+class SecondPhase(NamedTuple):
+    """How it ended."""
+
+    repeats: list[Finished]
+    dropped: Dropped
+    chances: Chances
+    runs_saved: int
+    """Runs that were not started, because their configuration was out of the race."""
+
+
+def run_second_phase(place: Place, searched: Sequence[Finished], run_round: RunRound) -> SecondPhase:
+    """Raises StudyError where no search trial finished."""
+    phase, first = place.space.second_phase, place.space.seed + 1
+    candidates, figures = _candidates(place, searched), _Figures(place)
+    racing = candidates
+    dropped: Dropped = {}
+    for seeds in phase.rounds():
+        repeats = run_round([Repeat(*one, values, first + k) for one, values in racing.items() for k in range(seeds)])
+        now = figures.after(seeds, [run for run in repeats if run.assignment.seed < first + seeds])
+        if seeds < phase.seeds:
+            dropped = now.drop(phase, dropped)
+            out = {one for one, where in dropped.items() if len(where) == len(now.conditions)}
+            racing = {one: values for one, values in candidates.items() if one not in out}
+    run = sum((one.assignment.arm, one.assignment.source) in candidates for one in repeats)
+    chances = now.chances(seed=place.space.seed)
+    return SecondPhase(repeats, dropped, chances, runs_saved=len(candidates) * phase.seeds - run)
+
+
+def _candidates(place: Place, searched: Sequence[Finished]) -> dict[Configuration, Values]:
+    phase, metric = place.space.second_phase, place.space.train.objective.metric
+    found: dict[Configuration, Values] = {}
+    for arm in place.space.arm_names():
+        runs = {run.assignment.number: run for run in searched if run.assignment.arm == arm}
+        for number in chosen_again(list(runs.values()), metric, top_k=phase.top_k, cap=phase.cap):
+            found[arm, number] = runs[number].assignment.values
+    if not found:
+        raise StudyError("no trial finished, so there is nothing to choose from", where=place.folder)
+    return found
+
+
+class _Figures:
+    """Runs on the resamples of validation; each file is read once."""
+
+    def __init__(self, place: Place) -> None:
+        dataset = open_dataset(Path(place.data))
+        self._place, self._valid, self._shape = place, dataset.valid, dataset.manifest.shape()
+        self._metric = place.space.train.objective.metric
+        mask_seeds = place.space.second_phase.mask_seeds if build_protocol(place.space.train.protocol).seeded else 1
+        self._resamples = draw_resamples(self._valid.groups, mask_seeds, seed=place.space.seed)
+        self._known: dict[str, Real] = {}
+
+    def after(self, seeds: int, runs: Sequence[Finished]) -> Round:
+        """The race, from the runs of the first `seeds` seeds."""
+        complete = [run for run in runs if run.outcome.state == "complete"]
+        for run in complete:
+            if run.assignment.key not in self._known:
+                self._read(run)
+        return Round(
+            seeds=seeds,
+            groups=self._resamples.groups,
+            conditions=conditions_of(complete, self._metric),
+            found=gather(complete, self._known, self._metric),
+        )
+
+    def _read(self, run: Finished) -> None:
+        outputs = load_predictions(predictions_file(Path(self._place.folder), run.assignment))
+        if outputs is not None:
+            figures = resampled(self._metric, outputs.values, self._valid.labels, self._shape, self._resamples)
+            self._known[run.assignment.key] = figures
