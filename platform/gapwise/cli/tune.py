@@ -52,12 +52,12 @@ def tune(
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.lock import DriverLock
-    from gapwise.reporting.curves import log_curves
+    from gapwise.reporting.curves import log_study
     from gapwise.tracking.client import connect
     from gapwise.tracking.study_run import StudyRun
+    from gapwise.tuning.delivery import Delivery
     from gapwise.tuning.executor import default_concurrency
     from gapwise.tuning.logbook import Logbook
-    from gapwise.tuning.observer import Watcher
     from gapwise.tuning.study import StudyPlan, check_study, open_study, run_study, settled_space
 
     dataset = open_dataset(folder, verify=True)
@@ -84,14 +84,12 @@ def tune(
             began=began,
             search_budget_seconds=budget,
         )
-        held = DriverLock(place)
-        begun = StudyRun.begin
-        with held, begun(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
-            watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
-            result = run_study(plan, display, watchers, run.run_id)
-            run.log_result(result.best, result.baseline)
-            run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
-            log_curves(tracking, run.run_id, result)
+        with DriverLock(place):
+            run = StudyRun.begin(tracking, home(), name, space, dataset, resume=resume)
+            logbook = Logbook(run, space.train.objective.metric)
+            with Delivery(plan.events, logbook) as delivery, StudyDisplay() as display:
+                result = run_study(plan, display, [display], run.run_id)
+                delivery.afterwards(lambda: log_study(tracking, run, result))
     print_json(_body(result)) if as_json else _show(result)
 
 

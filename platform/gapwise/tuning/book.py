@@ -5,7 +5,6 @@ tested without Ray. A trial that the journal calls RUNNING when the book is open
 handed out again under its own number, and its worker continues from its last checkpoint.
 """
 
-import time
 from collections import deque
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase, State, Values, failure
+from gapwise.tuning.events import EventLog, events_beside
 from gapwise.tuning.journal import open_journal
 from gapwise.tuning.searchers import build_pruner, build_sampler, question_seed
 from gapwise.tuning.space import default_values, distributions
@@ -27,17 +27,6 @@ _STATES: dict[TrialState, State] = {
 }
 _STOPPED = "stopped"
 _TRIAL_STATES = {name: state for state, name in _STATES.items()}
-
-
-class Event(NamedTuple):
-    """Something that observers (MLflow, the progress display) want to know."""
-
-    kind: str
-    """started, reported or finished."""
-    assignment: Assignment
-    body: dict[str, Any]
-    time: float
-    """Seconds since the epoch, on the book's clock."""
 
 
 class Repeat(NamedTuple):
@@ -58,10 +47,12 @@ class StudyBook:
         self._studies: dict[tuple[Phase, str], optuna.Study] = {}
         self._live: dict[tuple[Phase, str, int], Trial] = {}
         self._adopted: deque[Assignment] = deque()
-        self._events: list[Event] = []
+        self._events = EventLog(events_beside(journal))
         for arm in space.arm_names():
             self._open("search", arm)
             self._open("seeds", arm)
+        for ended in (*self.finished("search"), *self.finished("seeds")):  # a driver may die before it notes an ending
+            self._note("finished", ended.assignment, ended.outcome._asdict())
 
     def _open(self, phase: Phase, arm: str) -> None:
         pruner = build_pruner(self._space.pruner) if phase == "search" else optuna.pruners.NopPruner()
@@ -201,11 +192,7 @@ class StudyBook:
         ]
 
     def _note(self, kind: str, assignment: Assignment, body: dict[str, Any]) -> None:
-        self._events.append(Event(kind, assignment, body, time.time()))
-
-    def events(self, after: int) -> list[Event]:
-        """Events from position `after` on; a reader keeps its own position."""
-        return self._events[after:]
+        self._events.note(kind, assignment, body)
 
 
 def _repeat_of(trial: FrozenTrial) -> tuple[int, int]:

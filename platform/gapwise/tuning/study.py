@@ -24,6 +24,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.book import Repeat
+from gapwise.tuning.events import events_beside
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.observer import Watcher, observing
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
@@ -52,6 +53,15 @@ class StudyPlan:
     """On `time.perf_counter`'s clock: when the command began, for `wall_seconds`."""
     search_budget_seconds: float | None = None
     """No search trial starts later than this after the first phase began."""
+
+    @property
+    def journal(self) -> Path:
+        return self.folder / "journal.log"
+
+    @property
+    def events(self) -> Path:
+        """What the study's watchers are told, one JSON line each."""
+        return events_beside(self.journal)
 
     @property
     def place(self) -> Place:
@@ -127,10 +137,10 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
-    with running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
-        with observing(book, watchers) as observer:
+    with running_book(plan.name, plan.space, plan.journal) as book:
+        with observing(plan.events, watchers) as observer:
             search_seconds = _search(plan, stages, book)
-            observer.deliver()
+            observer.show()
             repeats = _second_phase(plan, stages, book)
         searched: list[Finished] = ray.get(book.finished.remote("search"))
         metric = plan.space.train.objective.metric
