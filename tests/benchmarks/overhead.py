@@ -38,7 +38,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import NoSink
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport
-from gapwise.tuning.actor import running_book
+from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Assignment
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.space import distributions
@@ -90,7 +90,7 @@ def through_ray(executor: str, data: Path, trials: int, folder: Path) -> tuple[E
     """A search phase at concurrency 1; ends are when the book heard of them."""
     asked = space(executor, trials)
     name = folder.name
-    with running_book(name, asked, folder / "journal.log") as book:
+    with running_book(name, asked, Record(folder)) as book:
         started, clock = time.perf_counter(), time.time()
         run_phase(book, PhaseRun("search", name, Place(asked, str(data), str(folder)), concurrency=1))
         events = ray.get(book.events.remote(0))

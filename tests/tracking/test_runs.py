@@ -25,7 +25,7 @@ from gapwise.tracking.train_run import TrainRun
 from gapwise.training.checkpoint import trained_model
 from gapwise.training.validation import diagnostic_curves
 from gapwise.tuning.assignment import Assignment, failure
-from gapwise.tuning.book import Event
+from gapwise.tuning.events import Event
 from gapwise.tuning.logbook import Logbook
 
 SPACE = SearchSpec.model_validate({"question": "which?", "arms": {"prlf": None}})
@@ -100,27 +100,44 @@ def test_a_resumed_study_goes_on_in_its_run_and_a_new_one_of_the_same_name_does_
     def begin(*, resume: bool) -> StudyRun:
         return StudyRun.begin(tracking, place, "night", SPACE, dataset, resume=resume)
 
-    with pytest.raises(KeyboardInterrupt), begin(resume=False) as first:
-        raise KeyboardInterrupt
+    first = begin(resume=False)
+    first.end("KILLED")
     assert tracking.client.get_run(first.run_id).info.status == "KILLED"
-    with begin(resume=True) as again:
-        assert again.run_id == first.run_id
-        assert tracking.client.get_run(first.run_id).info.status == "RUNNING"
+    again = begin(resume=True)
+    assert again.run_id == first.run_id
+    assert tracking.client.get_run(first.run_id).info.status == "RUNNING"
+    again.end("FINISHED")
     assert tracking.client.get_run(first.run_id).info.status == "FINISHED"
     assert begin(resume=False).run_id != first.run_id
+
+
+def test_a_study_cannot_begin_on_a_server_that_stopped_answering(
+    tracking: Tracking, place: Home, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hangs(*args: Any, **keywords: Any) -> None:
+        raise MlflowException("timed out\nafter 30 s")
+
+    monkeypatch.setattr(tracking.client, "create_run", hangs)
+    with pytest.raises(RegistryError, match=r"the tracking server does not answer: timed out$"):
+        StudyRun.begin(tracking, place, "night", SPACE, dataset, resume=False)
 
 
 def test_a_trial_is_a_child_run_found_again_by_its_key(
     tracking: Tracking, place: Home, study: StudyRun, dataset: Dataset
 ) -> None:
-    first = study.trials.run_of("prlf-3", params={"optimiser.lr": 0.1}, tags={"gapwise.arm": "prlf"})
+    first = study.trials.run_of("prlf-3", began=5.0, params={"optimiser.lr": 0.1}, tags={"gapwise.arm": "prlf"})
     child = tracking.client.get_run(first)
+    assert child.info.start_time == 5000
     assert child.data.tags[PARENT_TAG] == study.run_id
     assert child.data.tags[KEY_TAG] == "prlf-3"
     assert child.data.params == {"optimiser.lr": "0.1"}
     experiment = experiment_id(tracking, place, dataset.manifest.name)
-    assert TrialRuns(tracking, experiment, study.run_id).run_of("prlf-3", params={}, tags={}) == first
-    assert TrialRuns(tracking, experiment, "another").run_of("prlf-3", params={}, tags={}) != first
+    assert child_run(TrialRuns(tracking, experiment, study.run_id), "prlf-3") == first
+    assert child_run(TrialRuns(tracking, experiment, "another"), "prlf-3") != first
+
+
+def child_run(runs: TrialRuns, key: str) -> str:
+    return runs.run_of(key, began=0.0, params={}, tags={})
 
 
 def assignment(number: int) -> Assignment:
@@ -135,7 +152,23 @@ def reported(number: int, epoch: int) -> Event:
         "losses": {"total": 2.0},
         "samples_per_second": 10.0,
     }
-    return Event("reported", assignment(number), body, 0.0)
+    return Event("reported", assignment(number), body, 10.0 + epoch)
+
+
+def events_of(number: int) -> list[Event]:
+    """Two epochs and a good end."""
+    outcome = {
+        "state": "complete",
+        "cost": 0.5,
+        "best_epoch": 2,
+        "metrics": {"mae": {"0.0": 1.0, "0.5": 1.5}},
+        "train_seconds": 1.0,
+        "reason": "",
+        "diagnostics": {"dominant_share/text": {"0.0": 0.25, "0.5": 0.75}},
+    }
+    started = Event("started", assignment(number), {}, 10.0)
+    finished = Event("finished", assignment(number), outcome, 20.0)
+    return [started, reported(number, 1), reported(number, 2), finished]
 
 
 @pytest.mark.usefixtures("in_batches_only")
@@ -150,22 +183,11 @@ def test_a_poll_of_events_is_one_batch_of_values_a_trial(
         log_batch(run_id, **values)
 
     monkeypatch.setattr(tracking.client, "log_batch", counted)
-    outcome = {
-        "state": "complete",
-        "cost": 0.5,
-        "best_epoch": 2,
-        "metrics": {"mae": {"0.0": 1.0, "0.5": 1.5}},
-        "train_seconds": 1.0,
-        "reason": "",
-        "diagnostics": {"dominant_share/text": {"0.0": 0.25, "0.5": 0.75}},
-    }
-    started = Event("started", assignment(1), {}, 0.0)
-    finished = Event("finished", assignment(1), outcome, 0.0)
-    Logbook(study.trials, "mae").see([started, reported(1, 1), reported(1, 2), finished])
+    Logbook(study, "mae").see(events_of(1))
     assert len([values for values in batches if "metrics" in values]) == 1
-    run_id = study.trials.run_of("prlf-1", params={}, tags={})
+    run_id = child_run(study.trials, "prlf-1")
     run = tracking.client.get_run(run_id)
-    assert run.info.status == "FINISHED"
+    assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 10_000, 20_000)
     assert run.data.tags["gapwise.state"] == "complete"
     assert run.data.metrics["valid/objective"] == 0.5
     curve = tracking.client.get_metric_history(run_id, "curve/mae")
@@ -176,16 +198,16 @@ def test_a_poll_of_events_is_one_batch_of_values_a_trial(
 
 @pytest.mark.usefixtures("in_batches_only")
 def test_a_failed_trial_says_why(tracking: Tracking, study: StudyRun) -> None:
-    Logbook(study.trials, "mae").see([Event("finished", assignment(2), failure("NaN: epoch 1")._asdict(), 0.0)])
-    run = tracking.client.get_run(study.trials.run_of("prlf-2", params={}, tags={}))
+    Logbook(study, "mae").see([Event("finished", assignment(2), failure("NaN: epoch 1")._asdict(), 0.0)])
+    run = tracking.client.get_run(child_run(study.trials, "prlf-2"))
     assert run.info.status == "FAILED"
     assert run.data.tags["gapwise.reason"] == "NaN: epoch 1"
 
 
 @pytest.mark.usefixtures("in_batches_only")
 def test_more_values_than_a_batch_takes_become_several_batches(tracking: Tracking, study: StudyRun) -> None:
-    run_id = study.trials.run_of("prlf-0", params={f"p{n}": n for n in range(130)}, tags={})
-    study.trials.log(run_id, [Point("many", float(step), step) for step in range(1200)])
+    run_id = study.trials.run_of("prlf-0", began=0.0, params={f"p{n}": n for n in range(130)}, tags={})
+    study.trials.log(run_id, [Point("many", float(step), step, 0.0) for step in range(1200)])
     assert len(tracking.client.get_run(run_id).data.params) == 130
     assert tracking.client.get_run(run_id).data.metrics["many"] == 1199.0
 
@@ -196,10 +218,84 @@ def test_a_store_that_is_down_is_said_to_be_so_that_events_are_given_again(
     def down(*args: Any, **keywords: Any) -> None:
         raise MlflowException("connection refused")
 
-    run_id = study.trials.run_of("prlf-0", params={}, tags={})
+    run_id = child_run(study.trials, "prlf-0")
     monkeypatch.setattr(tracking.client, "log_batch", down)
     with pytest.raises(TrackingDown, match="connection refused"):
-        study.trials.log(run_id, [Point("x", 1.0, 1)])
+        study.trials.log(run_id, [Point("x", 1.0, 1, 0.0)])
+
+
+def histories(tracking: Tracking, run_id: str) -> dict[str, list[tuple[int, float, int]]]:
+    """{metric: [(step, value, time)]}"""
+    return {
+        metric: [(one.step, one.value, one.timestamp) for one in tracking.client.get_metric_history(run_id, metric)]
+        for metric in tracking.client.get_run(run_id).data.metrics
+    }
+
+
+def test_events_that_are_given_again_change_nothing(
+    tracking: Tracking, study: StudyRun, place: Home, dataset: Dataset
+) -> None:
+    """What a dead driver delivered and did not record is delivered again by another, from any event on."""
+    events = events_of(4)
+    Logbook(study, "mae").see(events)
+    run_id = child_run(study.trials, "prlf-4")
+    whole, once = tracking.client.get_run(run_id), histories(tracking, run_id)
+    assert once["valid/objective"] == [(1, 1.0, 11_000), (2, 0.5, 12_000)]
+    for start in range(len(events)):
+        again = StudyRun.begin(tracking, place, "another driver", SPACE, dataset, resume=False)
+        again.trials = TrialRuns(tracking, whole.info.experiment_id, study.run_id)
+        Logbook(again, "mae").see(events[start:])
+    assert histories(tracking, run_id) == once
+    assert tracking.client.get_run(run_id).to_dictionary()["info"] == whole.to_dictionary()["info"]
+    assert len(children(tracking, study)) == 1
+
+
+def children(tracking: Tracking, study: StudyRun) -> list[str]:
+    """Keys of the child runs."""
+    experiment = tracking.client.get_run(study.run_id).info.experiment_id
+    found = tracking.client.search_runs([experiment], filter_string=f"tags.`{PARENT_TAG}` = '{study.run_id}'")
+    return sorted(run.data.tags[KEY_TAG] for run in found)
+
+
+def test_a_creation_that_was_carried_out_without_an_answer_leaves_one_child_run(
+    tracking: Tracking, study: StudyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three unanswered requests: two are carried out before the next attempt, one only after the run was created."""
+    create_run, late = tracking.client.create_run, []
+
+    def unanswered(*args: Any, **keywords: Any) -> None:
+        create_run(*args, **keywords)
+        create_run(*args, **keywords)
+        late.append(lambda: create_run(*args, **keywords))
+        raise MlflowException("timed out")
+
+    logbook = Logbook(study, "mae")
+    with monkeypatch.context() as hanging:
+        hanging.setattr(tracking.client, "create_run", unanswered)
+        with pytest.raises(TrackingDown, match="timed out"):
+            logbook.see(events_of(5))
+    logbook.see(events_of(5))
+    late[0]()
+    logbook.end("FINISHED")
+    assert children(tracking, study) == ["prlf-5"]
+    run = tracking.client.get_run(child_run(study.trials, "prlf-5"))
+    assert run.data.params["optimiser.lr"] == "0.1"
+    assert run.data.metrics["valid/objective"] == 0.5
+    assert tracking.client.get_run(study.run_id).info.status == "FINISHED"
+
+
+def test_a_trial_whose_run_a_person_deleted_does_not_hold_up_the_others(
+    tracking: Tracking, study: StudyRun, caplog: pytest.LogCaptureFixture
+) -> None:
+    logbook = Logbook(study, "mae")
+    logbook.see(events_of(6)[:2])
+    tracking.client.delete_run(child_run(study.trials, "prlf-6"))
+    logbook.see(events_of(6)[2:3])
+    logbook.see(events_of(6)[3:])
+    logbook.see(events_of(7))
+    (line,) = caplog.messages
+    assert line.startswith("the tracking server refused events of trial prlf-6:") and "\n" not in line
+    assert tracking.client.get_run(child_run(study.trials, "prlf-7")).info.status == "FINISHED"
 
 
 @pytest.mark.usefixtures("in_batches_only")
@@ -249,9 +345,9 @@ def test_a_kept_model_s_diagnostics_are_logged_by_missing_rate_in_percent(
 
 
 def test_subsets_of_modalities_have_no_percentage_so_they_count_up() -> None:
-    assert curve_points("curve", {"mae": {"audio": 1.0, "audio+text": 0.5}}) == [
-        Point("curve/mae", 1.0, 0),
-        Point("curve/mae", 0.5, 1),
+    assert curve_points("curve", {"mae": {"audio": 1.0, "audio+text": 0.5}}, time=2.0) == [
+        Point("curve/mae", 1.0, 0, 2.0),
+        Point("curve/mae", 0.5, 1, 2.0),
     ]
 
 

@@ -16,6 +16,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Assignment, Outcome, failure
 from gapwise.tuning.book import StudyBook
+from gapwise.tuning.events import Event, events_beside, read_events
 from gapwise.tuning.space import default_values
 
 MakeSpace = Callable[..., SearchSpec]
@@ -84,6 +85,10 @@ def test_trials_may_grow_and_the_old_ones_are_kept(make_space: MakeSpace, journa
     assert len(told(book)) == len(before) + len(more) == 6
 
 
+def noted(journal: Path) -> list[Event]:
+    return read_events(events_beside(journal), 0, most=1000)[0]
+
+
 def start(book: StudyBook, count: int) -> list[Assignment]:
     taken = [book.next_search() for _ in range(count)]
     return [one for one in taken if one is not None]
@@ -149,7 +154,7 @@ def test_an_ending_told_twice_is_recorded_once_and_the_first_one_counts(make_spa
     size = journal.stat().st_size
     book.finish(one, failure("crash"))
     assert journal.stat().st_size == size
-    assert [event.kind for event in book.events(0)] == ["started", "finished"]
+    assert [event.kind for event in noted(journal)] == ["started", "finished"]
     assert book.finished("search")[0].outcome.best_epoch == 3
 
 
@@ -225,15 +230,35 @@ def test_the_second_phase_does_not_feed_the_search(make_space: MakeSpace, tmp_pa
     assert [first, *search(mixed)] == expected
 
 
-def test_a_reader_of_events_keeps_its_own_position(make_space: MakeSpace, journal: Path) -> None:
-    book = StudyBook(make_space(), journal)
+def test_an_epoch_is_noted_for_watchers_once_with_all_that_was_told(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space()
+    book = StudyBook(space, journal)
     (one,) = start(book, 1)
     book.report(one, 1, 1.5, {"losses": {"total": 2.0}})
-    assert [event.kind for event in book.events(0)] == ["started", "reported"]
-    book.finish(one, ending(one, 1))
-    assert [event.kind for event in book.events(2)] == ["finished"]
-    assert book.events(3) == []
-    assert book.events(1)[0].body == {"losses": {"total": 2.0}, "epoch": 1, "cost": 1.5}
+    again = StudyBook(space, journal)
+    assert again.next_search() == one
+    for epoch in (1, 2):
+        again.report(one, epoch, 1.5, {})
+    reported = [event for event in noted(journal) if event.kind == "reported"]
+    assert [event.body["epoch"] for event in reported] == [1, 2]
+    assert reported[0].assignment == one
+    assert reported[0].body == {"losses": {"total": 2.0}, "epoch": 1, "cost": 1.5}
+
+
+def test_an_ending_that_a_dying_driver_did_not_note_is_noted_when_the_book_is_opened_again(
+    make_space: MakeSpace, journal: Path
+) -> None:
+    space = make_space()
+    book = StudyBook(space, journal)
+    (one,) = start(book, 1)
+    book.finish(one, ending(one, 3))
+    whole = events_beside(journal).read_bytes().splitlines(keepends=True)
+    events_beside(journal).write_bytes(whole[0])
+    for _ in range(2):
+        StudyBook(space, journal)
+        started, finished = noted(journal)
+        assert (started.kind, finished.kind) == ("started", "finished")
+        assert Outcome(**finished.body) == ending(one, 3)
 
 
 @pytest.mark.parametrize("sampler", [{"name": "random"}, {"name": "tpe", "startup": 2}], ids=["random", "tpe"])

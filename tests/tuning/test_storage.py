@@ -133,9 +133,10 @@ def test_every_storage_holds_the_same_study_through_a_death(
     space = make_space(trials=4, pruner={"name": "none"})
     expected = search(StudyBook(space, tmp_path / "journal.log"))
     for where in (f"sqlite:///{tmp_path / 'studies.db'}", postgres):
-        first = search(StudyBook(space, where, prefix="one/"), at_most=2)
-        left = StudyBook(space, where, prefix="one/").next_search()
-        book = StudyBook(space, where, prefix="one/")
+        (tmp_path / "events").unlink(missing_ok=True)
+        first = search(StudyBook(space, where, events=tmp_path / "events", prefix="one/"), at_most=2)
+        left = StudyBook(space, where, events=tmp_path / "events", prefix="one/").next_search()
+        book = StudyBook(space, where, events=tmp_path / "events", prefix="one/")
         rest = search(book)
         assert rest[0] == left
         assert [*first, *rest] == expected
@@ -146,7 +147,7 @@ def test_every_storage_holds_the_same_study_through_a_death(
 
 def test_studies_of_one_database_do_not_see_each_other(make_space: MakeSpace, tmp_path: Path) -> None:
     where = f"sqlite:///{tmp_path / 'studies.db'}"
-    search(StudyBook(make_space(trials=2), where, prefix="one/"))
-    other = StudyBook(make_space(trials=2), where, prefix="two/")
+    search(StudyBook(make_space(trials=2), where, events=tmp_path / "events", prefix="one/"))
+    other = StudyBook(make_space(trials=2), where, events=tmp_path / "other", prefix="two/")
     assert other.finished("search") == []
     assert other.unfinished() == 3

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,11 @@ from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.result import StudyResult
+
+if TYPE_CHECKING:
+    from gapwise.data.store import Dataset
+    from gapwise.tracking.client import Tracking
+    from gapwise.tuning.study import StudyPlan
 
 EXAMPLES = """
 Examples:
@@ -62,19 +67,14 @@ def tune(
     budget = None if time_budget is None else seconds(time_budget)
     _refuse_retrying_nothing(retry_failed, resume)
 
-    from gapwise.cli.progress import StudyDisplay
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
-    from gapwise.distributed.lock import DriverLock
-    from gapwise.reporting.curves import log_curves
     from gapwise.tracking.client import connect
-    from gapwise.tracking.study_run import StudyRun
     from gapwise.tuning.executor import default_concurrency
-    from gapwise.tuning.logbook import Logbook
     from gapwise.tuning.pausing import Pause
     from gapwise.tuning.record import Asked, check_study, open_study, settled_space
     from gapwise.tuning.storage import checked_storage
-    from gapwise.tuning.study import StudyPlan, run_study
+    from gapwise.tuning.study import StudyPlan
 
     dataset = open_dataset(folder, verify=True)
     name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
@@ -101,17 +101,27 @@ def tune(
             storage=asked.storage,
             retry_failed=retry_failed,
         )
-        with (
-            DriverLock(place),
-            StudyRun.begin(tracking, home(), name, space, dataset, resume=resume) as run,
-            StudyDisplay() as display,
-        ):
-            logbook = Logbook(run.trials, space.train.objective.metric)
-            result = run_study(plan, display, [display, logbook], run.run_id)
-            run.log_result(result.best, result.baseline)
-            run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
-            log_curves(tracking, run.run_id, result)
+        result = _carry_out(plan, tracking, dataset, resume=resume)
     print_json(_body(result)) if as_json else _show(result)
+
+
+def _carry_out(plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, resume: bool) -> StudyResult:
+    """The study from here to its end, watched on the terminal and told to MLflow."""
+    from gapwise.cli.progress import StudyDisplay
+    from gapwise.distributed.lock import DriverLock
+    from gapwise.reporting.curves import log_study
+    from gapwise.tracking.study_run import StudyRun
+    from gapwise.tuning.delivery import Delivery
+    from gapwise.tuning.logbook import Logbook
+    from gapwise.tuning.study import run_study
+
+    with DriverLock(plan.folder):
+        run = StudyRun.begin(tracking, home(), plan.name, plan.space, dataset, resume=resume)
+        logbook = Logbook(run, plan.space.train.objective.metric)
+        with Delivery(plan.record.events, logbook) as delivery, StudyDisplay() as display:
+            result = run_study(plan, display, [display], run.run_id)
+            delivery.afterwards(lambda: log_study(tracking, run, result))
+    return result
 
 
 def _refuse_too_many(wanted: int, most: int, space: SearchSpec) -> None:

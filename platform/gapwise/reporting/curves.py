@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.runs import log_file
+from gapwise.tracking.study_run import StudyRun
 from gapwise.tuning.result import StudyResult
 
 
@@ -32,11 +33,16 @@ def curve_figure(result: StudyResult) -> Figure:
     return figure
 
 
-def log_curves(tracking: Tracking, run_id: str, result: StudyResult) -> None:
-    """The figure as SVG and PNG among the parent run's artifacts."""
+def log_study(tracking: Tracking, run: StudyRun, result: StudyResult) -> None:
+    """The result as artifacts of the parent run: winners, diagnostics, and the figure as SVG and PNG.
+
+    Raises TrackingDown or TrackingRefused; doing it again replaces what is there.
+    """
+    run.log_result(result.best, result.baseline)
+    run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
     figure = curve_figure(result)
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
         for ending in ("svg", "png"):
             file = Path(temporary) / f"robustness.{ending}"
             figure.savefig(file, dpi=120)
-            log_file(tracking, run_id, file, "figures")
+            log_file(tracking, run.run_id, file, "figures")

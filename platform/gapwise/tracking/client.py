@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it would stand before the one JSON object
 
 import mlflow
 from mlflow import MlflowClient
@@ -22,12 +23,32 @@ from mlflow.exceptions import MlflowException
 from gapwise.errors import RegistryError
 from gapwise.spec.home import Home
 
-for _name in ("alembic", "mlflow"):
+for _name in ("alembic", "mlflow", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 
 
 class TrackingDown(Exception):
     """The tracking store did not take something just now; it can be given again."""
+
+
+class TrackingRefused(Exception):
+    """The tracking store answered that it will not take something however often it is asked."""
+
+
+@contextmanager
+def asking() -> Iterator[None]:
+    """Around requests: what goes wrong is raised as TrackingDown or TrackingRefused, in one line.
+
+    Refused is only what MLflow calls invalid, such as a point for a run that a person deleted. That something does not
+    exist may also be said by a server with another database behind it, so it is asked again.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        refused = error.error_code == "INVALID_PARAMETER_VALUE"
+        raise (TrackingRefused if refused else TrackingDown)(first_line(error)) from error
+    except OSError as error:  # artifacts do not all go through MLflow's own client
+        raise TrackingDown(first_line(error)) from error
 
 
 class Tracking(NamedTuple):
@@ -47,6 +68,7 @@ def connect(home: Home) -> Tracking:
         ) from error
     uri = home.tracking_uri
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; a server that hangs would hold us for minutes
     if home.artifacts is not None:  # otherwise MLflow makes a folder `mlruns` wherever one happens to stand
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(home.artifacts)
     _tell_mlflow(uri)

@@ -2,21 +2,25 @@
 
 Everything goes in as few requests as MLflow's limits allow (1000 metrics, 100 parameters or tags a batch): one request
 a key, as Ray Tune's own callback does, costs 751 ms a report through a server.
+
+A request that nobody answered may have been carried out, or may yet be, so every one here can be made again. A point
+carries the time at which it was measured: run, metric, step, time and value are the primary key of MLflow's table, so
+a second telling adds nothing. A run that was created twice is found by its tags, and the empty one deleted.
 """
 
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
-from gapwise.tracking.client import Tracking, TrackingDown, first_line
+from gapwise.tracking.client import Tracking, asking
 
 PARENT_TAG, KEY_TAG = "mlflow.parentRunId", "gapwise.key"
 _METRICS_A_BATCH, _PARAMS_A_BATCH, _LONGEST_PARAM = 1000, 100, 6000
+_RUNS_A_PAGE = 1000
 
 
 class Point(NamedTuple):
@@ -25,6 +29,8 @@ class Point(NamedTuple):
     metric: str
     value: float
     step: int
+    time: float
+    """When it was measured, in seconds since the epoch; the same whenever it is told again."""
 
 
 class DataInput(NamedTuple):
@@ -38,26 +44,45 @@ class DataInput(NamedTuple):
 
 
 def start_run(
-    tracking: Tracking, experiment: str, name: str, *, tags: dict[str, str], parent: str | None = None
+    tracking: Tracking, experiment: str, name: str, *, tags: dict[str, str], began: float | None = None
 ) -> str:
-    """A new run's id."""
-    lineage = {PARENT_TAG: parent} if parent else {}
-    run = tracking.client.create_run(experiment, run_name=name, tags=tags | lineage)
+    """A new run's id. It began now unless told otherwise, in seconds since the epoch."""
+    start = None if began is None else _milliseconds(began)
+    run = tracking.client.create_run(experiment, run_name=name, tags=tags, start_time=start)
     return str(run.info.run_id)
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def find_run(tracking: Tracking, experiment: str, tags: dict[str, str]) -> str | None:
     """The newest run that has all these tags, or None."""
-    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
-    runs = tracking.client.search_runs([experiment], filter_string=wanted, max_results=1)
+    runs = tracking.client.search_runs([experiment], filter_string=_with_tags(tags), max_results=1)
     return str(runs[0].info.run_id) if runs else None
 
 
-def curve_points(group: str, curves: Mapping[str, Mapping[str, float]]) -> list[Point]:
+def _with_tags(tags: dict[str, str]) -> str:
+    return " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+
+
+def _all_runs(tracking: Tracking, experiment: str, tags: dict[str, str]) -> list[Run]:
+    runs: list[Run] = []
+    token: str | None = ""
+    while token is not None:
+        page = tracking.client.search_runs(
+            [experiment], filter_string=_with_tags(tags), max_results=_RUNS_A_PAGE, page_token=token or None
+        )
+        runs += page
+        token = page.token or None
+    return runs
+
+
+def curve_points(group: str, curves: Mapping[str, Mapping[str, float]], *, time: float) -> list[Point]:
     """`group/NAME` for curves {name: {condition: value}}, with the missing rate in percent as MLflow's step, so that
     its charts draw them; subsets of modalities count up."""
     return [
-        Point(f"{group}/{name}", value, _step(condition, index))
+        Point(f"{group}/{name}", value, _step(condition, index), time)
         for name, curve in curves.items()
         for index, (condition, value) in enumerate(curve.items())
     ]
@@ -71,8 +96,7 @@ def _step(condition: str, index: int) -> int:
 
 
 def log_points(tracking: Tracking, run_id: str, points: list[Point]) -> None:
-    now = int(time.time() * 1000)
-    metrics = [Metric(point.metric, point.value, now, point.step) for point in points]
+    metrics = [Metric(point.metric, point.value, _milliseconds(point.time), point.step) for point in points]
     for start in range(0, len(metrics), _METRICS_A_BATCH):
         tracking.client.log_batch(run_id, metrics=metrics[start : start + _METRICS_A_BATCH])
 
@@ -99,12 +123,14 @@ def log_input(tracking: Tracking, run_id: str, data: DataInput) -> None:
 
 
 def log_file(tracking: Tracking, run_id: str, file: Path, folder: str | None = None) -> None:
-    tracking.client.log_artifact(run_id, str(file), folder)
+    """Raises TrackingDown or TrackingRefused."""
+    with asking():
+        tracking.client.log_artifact(run_id, str(file), folder)
 
 
-def end_run(tracking: Tracking, run_id: str, status: str = "FINISHED") -> None:
-    """FINISHED, FAILED or KILLED."""
-    tracking.client.set_terminated(run_id, status)
+def end_run(tracking: Tracking, run_id: str, status: str, *, ended: float | None = None) -> None:
+    """FINISHED, FAILED or KILLED; now unless told otherwise, in seconds since the epoch."""
+    tracking.client.set_terminated(run_id, status, None if ended is None else _milliseconds(ended))
 
 
 def reopen_run(tracking: Tracking, run_id: str) -> None:
@@ -113,39 +139,67 @@ def reopen_run(tracking: Tracking, run_id: str) -> None:
 
 
 class TrialRuns:
-    """The child runs of one study, each created at its first event and remembered."""
+    """The child runs of one study, by the trial's key; each is created at its first event.
+
+    Every method raises TrackingDown where the server does not answer, TrackingRefused where it will not take this.
+    """
 
     def __init__(self, tracking: Tracking, experiment: str, parent: str) -> None:
         self._tracking, self._experiment, self._parent = tracking, experiment, parent
         self._ids: dict[str, str] = {}
+        self._children: dict[str, str] | None = None
+        """{key: run id} on the server; None before it is asked, and after a creation that it did not answer."""
+        self._unanswered = False
 
-    def run_of(self, key: str, *, params: dict[str, Any], tags: dict[str, str]) -> str:
-        """The child run of a trial. Raises TrackingDown where the server does not answer."""
+    def run_of(self, key: str, *, began: float, params: dict[str, Any], tags: dict[str, str]) -> str:
+        """The child run of a trial, which began at `began` (seconds since the epoch)."""
         if key not in self._ids:
-            try:
-                self._ids[key] = self._attach(key, params, tags)
-            except MlflowException as error:
-                raise TrackingDown(first_line(error)) from error
+            with asking():
+                self._children = self._existing() if self._children is None else self._children
+                run_id = self._children.get(key) or self._create(key, began, tags)
+                # Also where it exists: whoever created it may not have come this far.
+                log_facts(self._tracking, run_id, params=params, tags={})
+            self._ids[key] = run_id
         return self._ids[key]
 
-    def _attach(self, key: str, params: dict[str, Any], tags: dict[str, str]) -> str:
-        known = find_run(self._tracking, self._experiment, {PARENT_TAG: self._parent, KEY_TAG: key})
-        if known:
-            return known
-        identity = {KEY_TAG: key, **tags}
-        run_id = start_run(self._tracking, self._experiment, key, tags=identity, parent=self._parent)
-        log_facts(self._tracking, run_id, params=params, tags={})
-        return run_id
+    def _create(self, key: str, began: float, tags: dict[str, str]) -> str:
+        identity = {PARENT_TAG: self._parent, KEY_TAG: key}
+        try:
+            return start_run(self._tracking, self._experiment, key, tags=identity | tags, began=began)
+        except MlflowException:
+            self._children, self._unanswered = None, True
+            raise
+
+    def _existing(self) -> dict[str, str]:
+        by_key: dict[str, list[Run]] = {}
+        for run in _all_runs(self._tracking, self._experiment, {PARENT_TAG: self._parent}):
+            if KEY_TAG in run.data.tags:
+                by_key.setdefault(run.data.tags[KEY_TAG], []).append(run)
+        return {key: self._only(key, runs) for key, runs in by_key.items()}
+
+    def _only(self, key: str, runs: list[Run]) -> str:
+        """The one that we write to, or that was written to; empty ones beside it are deleted."""
+        kept, *others = sorted(runs, key=lambda run: (run.info.run_id != self._ids.get(key), _is_empty(run)))
+        for run in others:
+            if _is_empty(run):
+                self._tracking.client.delete_run(run.info.run_id)
+        return str(kept.info.run_id)
 
     def log(self, run_id: str, points: list[Point]) -> None:
-        try:
+        with asking():
             log_points(self._tracking, run_id, points)
-        except MlflowException as error:
-            raise TrackingDown(first_line(error)) from error
 
-    def close(self, run_id: str, *, failed: bool, tags: dict[str, str]) -> None:
-        try:
+    def close(self, run_id: str, *, failed: bool, tags: dict[str, str], ended: float) -> None:
+        with asking():
             log_facts(self._tracking, run_id, params={}, tags=tags)
-            end_run(self._tracking, run_id, "FAILED" if failed else "FINISHED")
-        except MlflowException as error:
-            raise TrackingDown(first_line(error)) from error
+            end_run(self._tracking, run_id, "FAILED" if failed else "FINISHED", ended=ended)
+
+    def settle(self) -> None:
+        """One child a trial, also where a creation without an answer (or an earlier driver's) was carried out."""
+        if self._unanswered or self._children is None:
+            with asking():
+                self._children = self._existing()
+
+
+def _is_empty(run: Run) -> bool:
+    return not run.data.params and not run.data.metrics

@@ -2,22 +2,23 @@
 
 import json
 from collections.abc import Mapping
-from types import TracebackType
 
+from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
 
 import gapwise
 from gapwise.data.store import Dataset
+from gapwise.errors import RegistryError
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
-from gapwise.tracking.client import Tracking, experiment_id
+from gapwise.tracking.client import Tracking, asking, experiment_id, first_line
 from gapwise.tracking.inputs import data_input
 from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, reopen_run, start_run
 
 
 class StudyRun:
-    """A context that ends its run as FINISHED, or KILLED when an exception leaves it: a study can be continued."""
+    """The parent run, and the children below it. All but `begin` raise TrackingDown or TrackingRefused."""
 
     def __init__(self, tracking: Tracking, experiment: str, run_id: str) -> None:
         self._tracking, self.run_id = tracking, run_id
@@ -27,7 +28,21 @@ class StudyRun:
     def begin(
         cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool
     ) -> "StudyRun":
-        """A new run, or with `resume` the newest of this name and data: names alone are not unique on a server."""
+        """A new run, or with `resume` the newest of this name and data: names alone are not unique on a server.
+
+        Raises RegistryError where the server does not answer.
+        """
+        try:
+            return cls._begin(tracking, home, name, space, dataset, resume)
+        except MlflowException as error:
+            raise RegistryError(
+                f"the tracking server does not answer: {first_line(error)}", where=tracking.uri
+            ) from error
+
+    @classmethod
+    def _begin(
+        cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset, resume: bool
+    ) -> "StudyRun":
         experiment = experiment_id(tracking, home, dataset.manifest.name)
         identity = {
             "gapwise.kind": "study",
@@ -55,23 +70,22 @@ class StudyRun:
         log_input(tracking, run_id, data_input(dataset))
         return cls(tracking, experiment, run_id)
 
-    def __enter__(self) -> "StudyRun":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        end_run(self._tracking, self.run_id, "FINISHED" if kind is None else "KILLED")
+    def end(self, status: str) -> None:
+        """FINISHED, or KILLED where the study can be continued."""
+        with asking():
+            end_run(self._tracking, self.run_id, status)
 
     def log_result(self, best: Mapping[str, BaseModel], baseline: Mapping[str, BaseModel]) -> None:
         """The winners by rate, as files that the UI shows."""
         tables = {"best.json": best, "baseline.json": baseline}
         for name, rows in tables.items():
             plain = {rate: row.model_dump() for rate, row in rows.items()}
-            self._tracking.client.log_dict(self.run_id, plain, name)
+            with asking():
+                self._tracking.client.log_dict(self.run_id, plain, name)
 
     def log_diagnostics(self, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """{trial: {name: {condition: value}}} of the refitted winners, as a file; none where no model has any."""
         said = {trial: dict(curves) for trial, curves in found.items() if curves}
         if said:
-            self._tracking.client.log_dict(self.run_id, said, "diagnostics.json")
+            with asking():
+                self._tracking.client.log_dict(self.run_id, said, "diagnostics.json")

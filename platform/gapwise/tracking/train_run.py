@@ -1,6 +1,7 @@
 """A single training run in MLflow: begun or continued, fed with epochs, and closed truthfully."""
 
 import logging
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,11 +63,11 @@ class TrainRun:
     def log_epoch(self, epoch: dict[str, Any]) -> None:
         """One request an epoch; what the server does not take now goes with the next."""
         step = epoch["epoch"]
-        curve = [
-            Point(f"valid/{self._metric}/{key}", value, step) for key, value in epoch["metrics"][self._metric].items()
-        ]
-        losses = [Point(f"train/{name}", value, step) for name, value in epoch["losses"].items()]
-        self._waiting += [Point("valid/objective", epoch["cost"], step), *curve, *losses]
+        curve = {f"valid/{self._metric}/{key}": value for key, value in epoch["metrics"][self._metric].items()}
+        losses = {f"train/{name}": value for name, value in epoch["losses"].items()}
+        values = {"valid/objective": epoch["cost"]} | curve | losses
+        now = time.time()
+        self._waiting += [Point(name, value, step, now) for name, value in values.items()]
         try:
             log_points(self._tracking, self.run_id, self._waiting)
         except MlflowException as error:
@@ -76,8 +77,10 @@ class TrainRun:
 
     def log_model(self, model: ModelFolder, folder: Path) -> None:
         """The kept weights' curves and diagnostics, and where they are."""
-        points = curve_points("curve", model.validation) + curve_points("diagnostics", model.diagnostics)
-        log_points(self._tracking, self.run_id, self._waiting + points)
+        now = time.time()
+        curves = curve_points("curve", model.validation, time=now)
+        diagnostics = curve_points("diagnostics", model.diagnostics, time=now)
+        log_points(self._tracking, self.run_id, self._waiting + curves + diagnostics)
         log_facts(self._tracking, self.run_id, params={}, tags={FOLDER_TAG: str(folder)})
         self._tracking.client.log_artifacts(self.run_id, str(folder), "model")
 

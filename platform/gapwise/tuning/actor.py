@@ -1,17 +1,23 @@
 """The study's book as a Ray actor, and the line by which workers reach it by name."""
 
+import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import ray
 
+from gapwise.errors import StudyError
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.book import StudyBook
+from gapwise.tuning.events import events_beside
 from gapwise.tuning.journal import JOURNAL_FILE
 from gapwise.tuning.storage import JOURNAL
+
+_PATIENCE_SECONDS = 60.0
 
 
 def actor_name(study: str) -> str:
@@ -25,18 +31,53 @@ class Record(NamedTuple):
     storage: str = JOURNAL
     retry_failed: bool = False
 
+    @property
+    def journal(self) -> Path:
+        return self.folder / JOURNAL_FILE
+
+    @property
+    def events(self) -> Path:
+        """What the study's watchers are told, one JSON line each."""
+        return events_beside(self.journal)
+
+
+class BookActor(StudyBook):
+    """The book in a process of its own; no second one opens the record until that process is gone.
+
+    A driver that is killed leaves its actors a moment longer to live.
+    """
+
+    def __init__(self, study: str, space: SearchSpec, record: Record) -> None:
+        self._held = _lock(record.folder / "book.lock")
+        own = record.storage == JOURNAL
+        super().__init__(
+            space,
+            record.journal if own else record.storage,
+            events=record.events,
+            prefix="" if own else f"{study}/",
+            retry_failed=record.retry_failed,
+        )
+
+
+def _lock(file: Path) -> IO[str]:
+    """Held by this process for as long as it lives. Raises StudyError where another one does not let go."""
+    opened = file.open("a")
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return opened
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise StudyError("the book of an earlier driver is still open", where=str(file)) from error
+            time.sleep(0.1)
+
 
 @contextmanager
 def running_book(study: str, space: SearchSpec, record: Record) -> Iterator[Any]:
     """The actor that owns the study's record, from when it is open until the context is left."""
-    remote: Any = ray.remote(StudyBook)
-    own = record.storage == JOURNAL
-    book = remote.options(name=actor_name(study), num_cpus=0).remote(
-        space,
-        record.folder / JOURNAL_FILE if own else record.storage,
-        prefix="" if own else f"{study}/",
-        retry_failed=record.retry_failed,
-    )
+    remote: Any = ray.remote(BookActor)
+    book = remote.options(name=actor_name(study), num_cpus=0).remote(study, space, record)
     try:
         ray.get(book.unfinished.remote())
         yield book

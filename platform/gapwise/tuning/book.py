@@ -5,25 +5,14 @@ tested without Ray. A trial that the journal calls RUNNING when the book is open
 handed out again under its own number, and its worker continues from its last checkpoint.
 """
 
-import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import ArmStudy, Repeat, Shelf
 from gapwise.tuning.assignment import PHASES, Assignment, Finished, Outcome, Phase, Verdict, failure
+from gapwise.tuning.events import EventLog, events_beside
 from gapwise.tuning.storage import open_storage
-
-
-class Event(NamedTuple):
-    """Something that observers (MLflow, the progress display) want to know."""
-
-    kind: str
-    """started, reported or finished."""
-    assignment: Assignment
-    body: dict[str, Any]
-    time: float
-    """Seconds since the epoch, on the book's clock."""
 
 
 class Spent(NamedTuple):
@@ -36,10 +25,19 @@ class Spent(NamedTuple):
 class StudyBook:
     """One study: an `ArmStudy` for each (phase, arm) in one storage.
 
-    `where` is a journal of the study's own, or the URL of a database, where its names begin with `prefix`.
+    `where` is a journal of the study's own, or the URL of a database, where its names begin with `prefix`; `events` is
+    the file of its events, beside the journal where none is named.
     """
 
-    def __init__(self, space: SearchSpec, where: Path | str, *, prefix: str = "", retry_failed: bool = False) -> None:
+    def __init__(
+        self,
+        space: SearchSpec,
+        where: Path | str,
+        *,
+        events: Path | None = None,
+        prefix: str = "",
+        retry_failed: bool = False,
+    ) -> None:
         self._arms = space.arm_names()
         shelf = Shelf(open_storage(where), prefix)
         self._studies = {
@@ -47,9 +45,11 @@ class StudyBook:
             for arm in self._arms
             for phase in PHASES
         }
-        self._events: list[Event] = []
+        self._events = EventLog(events or events_beside(Path(where)))
         self._budget, self._devices = space.budget, space.workers_per_trial
         self._paused = False
+        for ended in (*self.finished("search"), *self.finished("seeds")):  # a driver may die before it notes an ending
+            self._note("finished", ended.assignment, ended.outcome._asdict())
 
     def pause(self) -> None:
         """From now on nothing starts, and whoever tells an epoch hears that it should leave."""
@@ -142,8 +142,4 @@ class StudyBook:
         return [one for arm in self._arms for one in self._studies[phase, arm].finished()]
 
     def _note(self, kind: str, assignment: Assignment, body: dict[str, Any]) -> None:
-        self._events.append(Event(kind, assignment, body, time.time()))
-
-    def events(self, after: int) -> list[Event]:
-        """Events from position `after` on; a reader keeps its own position."""
-        return self._events[after:]
+        self._events.note(kind, assignment, body)

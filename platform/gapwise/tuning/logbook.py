@@ -1,50 +1,67 @@
-"""MLflow's view of a study: the book's events as child runs, in one request a trial and poll."""
+"""MLflow's view of a study: the book's events as child runs, a trial at a time."""
 
-from typing import Any
+import logging
 
-from gapwise.tracking.runs import Point, TrialRuns, curve_points
+from gapwise.tracking.client import TrackingRefused
+from gapwise.tracking.runs import Point, curve_points
+from gapwise.tracking.study_run import StudyRun
 from gapwise.tuning.assignment import Assignment
-from gapwise.tuning.book import Event
+from gapwise.tuning.events import Event
+
+_log = logging.getLogger(__name__)
 
 
 class Logbook:
-    """A watcher that writes one child run a trial."""
+    """The recipient that writes one child run a trial."""
 
-    def __init__(self, runs: TrialRuns, metric: str) -> None:
-        self._runs, self._metric = runs, metric
+    def __init__(self, run: StudyRun, metric: str) -> None:
+        self.run_id = run.run_id
+        self._run, self._runs, self._metric = run, run.trials, metric
+        self._refused: set[str] = set()
 
     def see(self, events: list[Event]) -> None:
-        """Group by trial, so that several epochs of a fast trial cost one request."""
-        grouped: dict[str, list[Event]] = {}
-        for event in events:
-            grouped.setdefault(event.assignment.key, []).append(event)
-        for key, group in grouped.items():
-            self._write(key, group)
+        """What the server refuses is left out, and said once a trial: the others must not wait for ever."""
+        key = events[0].assignment.key
+        try:
+            self._write(key, events)
+        except TrackingRefused as refused:
+            if key not in self._refused:
+                _log.warning("the tracking server refused events of trial %s: %s", key, refused)
+            self._refused.add(key)
+
+    def end(self, status: str) -> None:
+        self._runs.settle()
+        self._run.end(status)
 
     def _write(self, key: str, events: list[Event]) -> None:
-        assignment = events[0].assignment
-        run_id = self._runs.run_of(key, params=_params(assignment), tags=_tags(assignment))
-        points = [point for event in events if event.kind == "reported" for point in self._points(event)]
-        ending = next((event.body for event in events if event.kind == "finished"), None)
-        if ending is not None:
-            points += _final_points(ending)
+        first = events[0]
+        params, tags = _params(first.assignment), _tags(first.assignment)
+        run_id = self._runs.run_of(key, began=first.time, params=params, tags=tags)
+        points = [point for event in events for point in self._points(event)]
         if points:
             self._runs.log(run_id, points)
-        if ending is not None:
-            tags = {"gapwise.state": ending["state"], "gapwise.reason": ending["reason"]}
-            self._runs.close(run_id, failed=ending["state"] == "failed", tags={k: v for k, v in tags.items() if v})
+        for ending in (event for event in events if event.kind == "finished"):
+            said = {"gapwise.state": ending.body["state"], "gapwise.reason": ending.body["reason"]}
+            tags = {name: value for name, value in said.items() if value}
+            self._runs.close(run_id, failed=ending.body["state"] == "failed", tags=tags, ended=ending.time)
 
     def _points(self, event: Event) -> list[Point]:
-        body, epoch = event.body, event.body["epoch"]
-        curve = [Point(f"valid/{self._metric}/{condition}", value, epoch) for condition, value in body["curve"].items()]
-        losses = [Point(f"train/{name}", value, epoch) for name, value in body["losses"].items()]
-        speed = Point("train/samples_per_second", body["samples_per_second"], epoch)
-        return [Point("valid/objective", body["cost"], epoch), speed, *curve, *losses]
+        if event.kind == "reported":
+            return self._epoch_points(event)
+        return _final_points(event) if event.kind == "finished" else []
+
+    def _epoch_points(self, event: Event) -> list[Point]:
+        body = event.body
+        curve = {f"valid/{self._metric}/{condition}": value for condition, value in body["curve"].items()}
+        losses = {f"train/{name}": value for name, value in body["losses"].items()}
+        plain = {"valid/objective": body["cost"], "train/samples_per_second": body["samples_per_second"]}
+        return [Point(name, value, body["epoch"], event.time) for name, value in (plain | curve | losses).items()]
 
 
-def _final_points(ending: dict[str, Any]) -> list[Point]:
+def _final_points(event: Event) -> list[Point]:
     """The kept epoch's curves and diagnostics."""
-    return curve_points("curve", ending["metrics"]) + curve_points("diagnostics", ending.get("diagnostics", {}))
+    curves = curve_points("curve", event.body["metrics"], time=event.time)
+    return curves + curve_points("diagnostics", event.body.get("diagnostics", {}), time=event.time)
 
 
 def _params(assignment: Assignment) -> dict[str, object]:

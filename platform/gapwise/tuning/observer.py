@@ -1,67 +1,49 @@
-"""One background thread that carries the book's events to whoever watches: the progress display and MLflow.
+"""One background thread that shows a study's events, as they come, to watchers that answer at once: the display.
 
-Workers never wait for it. A watcher that fails is told again from where it stopped; what it has not taken when the
-study ends is reported as a warning, for the journal has everything anyway.
+What may have to wait for a server goes through `gapwise.tuning.delivery`, on a thread of its own.
 """
 
-import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
-
-import ray
+from pathlib import Path
+from typing import Protocol
 
 from gapwise.distributed.progress import every
-from gapwise.tracking.client import TrackingDown
-from gapwise.tuning.book import Event
+from gapwise.tuning.events import Event, read_events
 
-_log = logging.getLogger(__name__)
+_EVENTS_AT_ONCE = 1000
 
 
 class Watcher(Protocol):
     def see(self, events: list[Event]) -> None:
-        """Take note of events, in order. Raises TrackingDown to be given the same events again later."""
+        """Take note of events, in order, without delay."""
 
 
 @contextmanager
-def observing(book: Any, watchers: list[Watcher], *, every_seconds: float = 1.0) -> Iterator["Observer"]:
-    """Carry events while the study runs; leaving the context in peace delivers what is left."""
-    observer = Observer(book, watchers)
-    with every(every_seconds, observer.deliver, name="gapwise-observer"):
+def observing(events: Path, watchers: list[Watcher], *, every_seconds: float = 1.0) -> Iterator["Observer"]:
+    """Show what comes from now on; leaving the context in peace shows what is left."""
+    observer = Observer(events, watchers)
+    with every(every_seconds, observer.show, name="gapwise-observer"):
         yield observer
-    observer.deliver()
-    observer.warn_about_the_rest()
+    observer.show()
 
 
 class Observer:
-    """Knows how far each watcher has come."""
+    """Knows how far the watchers have come."""
 
-    def __init__(self, book: Any, watchers: list[Watcher]) -> None:
-        self._book, self._watchers = book, watchers
-        self._positions = {id(watcher): 0 for watcher in watchers}
+    def __init__(self, events: Path, watchers: list[Watcher]) -> None:
+        self._events, self._watchers = events, watchers
+        self._position = events.stat().st_size if events.exists() else 0
         self._turn = threading.Lock()
 
-    def deliver(self) -> None:
-        """Hand over what is new, now; the driver asks for it where one stage ends and the next begins."""
+    def show(self) -> None:
+        """Show what is new, now; the driver asks for it where one stage ends and the next begins."""
         with self._turn:
-            self._hand_over()
-
-    def _hand_over(self) -> None:
-        oldest = min(self._positions.values(), default=0)
-        events: list[Event] = ray.get(self._book.events.remote(oldest))
-        for watcher in self._watchers:
-            fresh = events[self._positions[id(watcher)] - oldest :]
-            if not fresh:
-                continue
-            try:
-                watcher.see(fresh)
-            except TrackingDown:
-                continue
-            self._positions[id(watcher)] += len(fresh)
-
-    def warn_about_the_rest(self) -> None:
-        total = len(ray.get(self._book.events.remote(0)))
-        missing = total - min(self._positions.values(), default=total)
-        if missing:
-            _log.warning("%d events did not reach the tracking server; the study's journal has them", missing)
+            while True:
+                events, after = read_events(self._events, self._position, most=_EVENTS_AT_ONCE)
+                if not events:
+                    return
+                for watcher in self._watchers:
+                    watcher.see(events)
+                self._position = after

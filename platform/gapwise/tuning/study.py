@@ -61,6 +61,10 @@ class StudyPlan:
     """Whether trials that failed are run once more."""
 
     @property
+    def record(self) -> Record:
+        return Record(self.folder, self.storage, self.retry_failed)
+
+    @property
     def place(self) -> Place:
         return Place(self.space, str(self.data), str(self.folder))
 
@@ -79,10 +83,10 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     clock = SearchClock(plan.folder)
-    with running_book(plan.name, plan.space, Record(plan.folder, plan.storage, plan.retry_failed)) as book:
-        with observing(book, watchers) as observer:
+    with running_book(plan.name, plan.space, plan.record) as book:
+        with observing(plan.record.events, watchers) as observer:
             _search(plan, stages, book, clock)
-            observer.deliver()
+            observer.show()
             searched: list[Finished] = ray.get(book.finished.remote("search"))
             again = _second_phase(plan, stages, book, observer, searched)
         metric = plan.space.train.objective.metric
@@ -127,7 +131,7 @@ def _second_phase(
         if waiting:
             stages.stage("second phase", waiting)
             _run(plan, book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
-            observer.deliver()
+            observer.show()
         finished: list[Finished] = ray.get(book.finished.remote("seeds"))
         return finished
 
