@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from gapwise.cli.main import app
+from gapwise.spec.loader import load_spec
+from gapwise.spec.search import SearchSpec
 
 Call = Callable[..., Any]
 SPACE = Path(__file__).parents[2] / "search_spaces" / "smoke.yaml"
@@ -44,7 +47,7 @@ SURFACE = {
         "--time-budget",
         "--trials",
     ],
-    "plan": ["--data", "--help", "--json", "--set", "--trials"],
+    "plan": ["--data", "--help", "--json", "--resolved", "--set", "--trials"],
     "evaluate": [
         "--baseline",
         "--data",
@@ -140,8 +143,26 @@ def test_plan_prints_one_object_with_the_promised_keys(call: Call) -> None:
     assert body["space"]["prlf"]["model.steps"]["role"] == "searched"
 
 
-def test_plan_estimates_the_time_where_a_dataset_is_named(call: Call, small: Path) -> None:
-    assert only_json(call("plan", SPACE, "--data", small, "--json"))["estimated_seconds"] > 0
+def test_plan_estimates_the_time_where_a_dataset_is_named_and_says_from_what(call: Call, small: Path) -> None:
+    body = only_json(call("plan", SPACE, "--data", small, "--json"))
+    assert body["estimated_seconds"] > 0
+    assert "on one thread of this machine" in body["estimated_from"]
+    assert body["resolved"]["train"]["objective"]["metric"] == "mae", "auto is decided by the data"
+
+
+def test_a_resolved_space_has_every_default_and_is_the_same_study(call: Call) -> None:
+    answer = call("plan", SPACE, "--resolved")
+    Path("resolved.yaml").write_text(answer.out)
+    assert "baseline_share: 0.5" in answer.out and "checkpoint_every: 1" in answer.out
+    assert load_spec(SearchSpec, Path("resolved.yaml")) == load_spec(SearchSpec, SPACE)
+    assert only_json(call("plan", SPACE, "--json"))["resolved"] == yaml.safe_load(answer.out)
+
+
+def test_plan_says_how_large_the_second_phase_can_be(call: Call) -> None:
+    body = only_json(call("plan", SPACE, "--trials", "8", "--json"))
+    assert body["second_phase"]["configurations"] == {"promise": 2, "prlf": 2, "late_fusion": 2}
+    assert body["second_phase_runs"] == 6 * body["seeds"]
+    assert f"at most {6 * body['seeds']} runs" in call("plan", SPACE, "--trials", "8").out
 
 
 def test_without_json_the_answer_is_for_people_and_still_on_stdout(call: Call) -> None:
