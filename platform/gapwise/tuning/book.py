@@ -194,7 +194,7 @@ class StudyBook:
     def finished(self, phase: Phase) -> list[Finished]:
         """Every assignment of a phase that has ended, in the order of arms and numbers."""
         return [
-            Finished(_assignment(phase, arm, trial, self._space.seed), _outcome(trial))
+            read_back(phase, arm, trial, self._space.seed)
             for arm in self._space.arm_names()
             for trial in self._studies[phase, arm].get_trials(deepcopy=False)
             if trial.state.is_finished()
@@ -227,3 +227,13 @@ def _assignment(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Assign
 def _outcome(trial: FrozenTrial) -> Outcome:
     recorded = trial.user_attrs.get("outcome")
     return Outcome(**recorded) if recorded else failure("ended without a record")
+
+
+def read_back(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Finished:
+    """A trial that was handed out, as the journal has it; a running one's outcome is its best epoch so far."""
+    assignment = _assignment(phase, arm, trial, seed)
+    if trial.state.is_finished():
+        return Finished(assignment, _outcome(trial))
+    costs = trial.intermediate_values
+    best = min(costs, key=lambda epoch: costs[epoch], default=0)
+    return Finished(assignment, Outcome("running", costs.get(best), best, {}, 0.0))

@@ -26,6 +26,7 @@ from gapwise.tuning.assignment import Finished
 from gapwise.tuning.book import Repeat
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.observer import Watcher, observing
+from gapwise.tuning.reading import FORMAT_VERSION, JOURNAL_FILE, STUDY_FILE
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import StudyResult, save_result
 from gapwise.tuning.selection import Standing, chosen_again, first_of, median_epoch, standings
@@ -33,8 +34,6 @@ from gapwise.tuning.space import check_space, default_values, trial_spec
 from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
 
-FORMAT_VERSION = 1
-STUDY_FILE = "study.json"
 _REFIT_SEEDS_FROM = 1001
 """Seeds of the second phase are study seed + 1, 2, ...; those of the refit start here, so they are fresh."""
 
@@ -81,7 +80,8 @@ def open_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *, 
     if not resume:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
-        temporary.write_text(json.dumps(_asked(space, dataset), indent=1))
+        where = {"dataset": dataset.manifest.name, "data": str(dataset.folder)}
+        temporary.write_text(json.dumps(_asked(space, dataset) | where, indent=1))
         temporary.replace(folder / STUDY_FILE)
 
 
@@ -127,7 +127,7 @@ def check_study(folder: Path, name: str, space: SearchSpec, dataset: Dataset, *,
 def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_run_id: str) -> StudyResult:
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
-    with running_book(plan.name, plan.space, plan.folder / "journal.log") as book:
+    with running_book(plan.name, plan.space, plan.folder / JOURNAL_FILE) as book:
         with observing(book, watchers) as observer:
             search_seconds = _search(plan, stages, book)
             observer.deliver()
