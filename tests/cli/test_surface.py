@@ -71,6 +71,13 @@ SURFACE = {
     ],
     "promote": ["--dry-run", "--help", "--json", "--name"],
     "registry show": ["--help", "--json"],
+    "study list": ["--help", "--json"],
+    "study show": ["--help", "--json"],
+    "study trials": ["--arm", "--help", "--json", "--sort", "--state"],
+    "study best": ["--help", "--json"],
+    "study export": ["--help", "--json", "--out", "--summary"],
+    "study delete": ["--force", "--help", "--json", "--yes"],
+    "gc": ["--dry-run", "--help", "--json", "--keep-top", "--quota", "--study"],
 }
 COMMANDS = [name for name in SURFACE if name]
 
@@ -105,7 +112,7 @@ def test_every_command_explains_itself_with_an_example(call: Call, command: str)
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("group", ["data", "registry", ""])
+@pytest.mark.parametrize("group", ["data", "registry", "study", ""])
 def test_a_group_without_a_command_shows_its_help(call: Call, group: str) -> None:
     answer = call(*group.split())
     assert answer.code == 2
