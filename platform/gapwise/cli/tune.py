@@ -86,7 +86,7 @@ def tune(
         )
         held = DriverLock(place)
         begun = StudyRun.begin
-        with held, begun(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay() as display:
+        with held, begun(tracking, home(), name, space, dataset, resume=resume) as run, StudyDisplay(plan) as display:
             watchers: list[Watcher] = [display, Logbook(run.trials, space.train.objective.metric)]
             result = run_study(plan, display, watchers, run.run_id)
             run.log_result(result.best, result.baseline)
