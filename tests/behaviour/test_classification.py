@@ -26,7 +26,7 @@ from gapwise.testing.runs import tiny_spec, trained_on
 from gapwise.tracking.served import ServedModel
 from gapwise.training.checkpoint import trained_model
 from gapwise.tuning.assignment import Assignment, Finished, Outcome
-from gapwise.tuning.record import settled_space
+from gapwise.tuning.opening import settled_space
 from gapwise.tuning.selection import chosen_again, standings
 
 METRICS = {"accuracy", "macro_recall", "f1_weighted", "f1_macro"}

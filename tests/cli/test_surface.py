@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 import typer
+import yaml
 
 from gapwise.cli.main import app
+from gapwise.spec.loader import load_spec
+from gapwise.spec.search import SearchSpec
 
 Call = Callable[..., Any]
 SPACE = Path(__file__).parents[2] / "search_spaces" / "smoke.yaml"
@@ -41,12 +44,12 @@ SURFACE = {
         "--resume",
         "--retry-failed",
         "--set",
-        "--study",
         "--storage",
+        "--study",
         "--time-budget",
         "--trials",
     ],
-    "plan": ["--data", "--help", "--json", "--set", "--trials"],
+    "plan": ["--data", "--help", "--json", "--resolved", "--set", "--trials"],
     "evaluate": [
         "--baseline",
         "--data",
@@ -70,6 +73,13 @@ SURFACE = {
     ],
     "promote": ["--dry-run", "--help", "--json", "--name"],
     "registry show": ["--help", "--json"],
+    "study list": ["--help", "--json"],
+    "study show": ["--help", "--json"],
+    "study trials": ["--arm", "--help", "--json", "--sort", "--state"],
+    "study best": ["--help", "--json"],
+    "study export": ["--help", "--json", "--out", "--summary"],
+    "study delete": ["--force", "--help", "--json", "--yes"],
+    "gc": ["--dry-run", "--help", "--json", "--keep-top", "--quota", "--study"],
 }
 COMMANDS = [name for name in SURFACE if name]
 
@@ -104,7 +114,7 @@ def test_every_command_explains_itself_with_an_example(call: Call, command: str)
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("group", ["data", "registry", ""])
+@pytest.mark.parametrize("group", ["data", "registry", "study", ""])
 def test_a_group_without_a_command_shows_its_help(call: Call, group: str) -> None:
     answer = call(*group.split())
     assert answer.code == 2
@@ -142,8 +152,26 @@ def test_plan_prints_one_object_with_the_promised_keys(call: Call) -> None:
     assert body["space"]["prlf"]["model.steps"]["role"] == "searched"
 
 
-def test_plan_estimates_the_time_where_a_dataset_is_named(call: Call, small: Path) -> None:
-    assert only_json(call("plan", SPACE, "--data", small, "--json"))["estimated_seconds"] > 0
+def test_plan_estimates_the_time_where_a_dataset_is_named_and_says_from_what(call: Call, small: Path) -> None:
+    body = only_json(call("plan", SPACE, "--data", small, "--json"))
+    assert body["estimated_seconds"] > 0
+    assert "on one thread of this machine" in body["estimated_from"]
+    assert body["resolved"]["train"]["objective"]["metric"] == "mae", "auto is decided by the data"
+
+
+def test_a_resolved_space_has_every_default_and_is_the_same_study(call: Call) -> None:
+    answer = call("plan", SPACE, "--resolved")
+    Path("resolved.yaml").write_text(answer.out)
+    assert "baseline_share: 0.5" in answer.out and "checkpoint_every: 1" in answer.out
+    assert load_spec(SearchSpec, Path("resolved.yaml")) == load_spec(SearchSpec, SPACE)
+    assert only_json(call("plan", SPACE, "--json"))["resolved"] == yaml.safe_load(answer.out)
+
+
+def test_plan_says_how_large_the_second_phase_can_be(call: Call) -> None:
+    body = only_json(call("plan", SPACE, "--trials", "8", "--json"))
+    assert body["second_phase"]["configurations"] == {"promise": 2, "prlf": 2, "late_fusion": 2}
+    assert body["second_phase_runs"] == 6 * body["seeds"]
+    assert f"at most {6 * body['seeds']} runs" in call("plan", SPACE, "--trials", "8").out
 
 
 def test_without_json_the_answer_is_for_people_and_still_on_stdout(call: Call) -> None:

@@ -12,7 +12,8 @@ from gapwise.errors import SpecError, StudyError
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import ObjectiveSpec
-from gapwise.tuning.record import STUDY_FILE, Asked, check_study, open_study
+from gapwise.tuning.opening import Asked, check_study, open_study
+from gapwise.tuning.record import STUDY_FILE
 from gapwise.tuning.result import RESULT_FILE, StudyResult, load_result, save_result
 
 MakeSpace = Callable[..., SearchSpec]

@@ -18,13 +18,17 @@ import yaml
 from gapwise.data.store import open_dataset
 from gapwise.distributed.side_by_side import run_all
 from gapwise.models.saved import load_model_folder
+from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.executor import PhaseRun, run_phase
-from gapwise.tuning.record import Asked, open_study
+from gapwise.tuning.opening import Asked, open_study
+from gapwise.tuning.reading import read_study
 from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
+from gapwise.tuning.removal import removable, remove
 from gapwise.tuning.result import StudyResult, load_result
+from gapwise.tuning.retention import kept_models
 from gapwise.tuning.study import StudyPlan, run_study
 from gapwise.tuning.trial import Place
 
@@ -73,8 +77,11 @@ def search(asked: SearchSpec, data: Path, folder: Path) -> list[Finished]:
         return finished
 
 
-def test_a_study_ends_with_refitted_winners_of_every_rate(ray_cluster: None, small: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "whole"
+def test_a_study_ends_with_refitted_winners_of_every_rate_and_gc_knows_all_that_it_leaves(
+    ray_cluster: None, small: Path, tmp_path: Path
+) -> None:
+    here = Home(tmp_path)
+    folder = here.studies / "whole"
     result = study(space(), small, folder)
     assert result.arms == {
         "prlf": {"complete": 3, "pruned": 0, "failed": 0, "running": 0},
@@ -93,7 +100,11 @@ def test_a_study_ends_with_refitted_winners_of_every_rate(ray_cluster: None, sma
         assert bool(model.diagnostics) == (model.arm == "prlf")
         assert kept.trained["epochs"] == model.epochs
         assert not set(model.seeds) & {0, 1, 2}, "refit seeds are fresh"
-    assert load_result(tmp_path, "whole") == result
+    assert load_result(here.studies, "whole") == result
+    remove(here, removable(here, [read_study(here.studies, "whole")], kept_models([result], [], 1)))
+    left = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
+    shipped = {f"{model.folder}/{name}" for model in result.models for name in ("model.json", "model.safetensors")}
+    assert left == shipped | {"study.json", "journal.log", "result.json", "driver.lock", "refit/progress.jsonl"}
 
 
 def test_trials_through_ray_train_obey_the_same_book(ray_cluster: None, small: Path, tmp_path: Path) -> None:

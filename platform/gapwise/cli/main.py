@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from gapwise import __version__
-from gapwise.cli import ablate, data, evaluate, plan, promote, registry, train, tune
+from gapwise.cli import ablate, data, evaluate, gc, plan, promote, registry, study, train, tune
 from gapwise.errors import GapwiseError
 
 app = typer.Typer(
@@ -22,12 +22,14 @@ app = typer.Typer(
 )
 app.add_typer(data.app, name="data")
 app.add_typer(registry.app, name="registry")
+app.add_typer(study.app, name="study")
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("ablate", epilog=ablate.EXAMPLES)(ablate.ablate)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("promote", epilog=promote.EXAMPLES)(promote.promote)
+app.command("gc", epilog=gc.EXAMPLES)(gc.gc)
 
 
 def _version(wanted: bool) -> None:

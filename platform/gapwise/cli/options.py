@@ -62,3 +62,17 @@ def seconds(text: str) -> float:
     if not 0 < value < math.inf:
         raise SpecError(f"{text!r} is not a positive duration", where="--time-budget", allowed="90s, 30m, 2h")
     return value
+
+
+_SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+
+
+def size(text: str) -> int:
+    """ "500MB" or "20GB" in bytes. Raises SpecError for anything else."""
+    try:
+        value = float(text[:-2]) * _SIZES[text[-2:]]
+    except (KeyError, ValueError) as error:
+        raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB") from error
+    if not 0 <= value < math.inf:
+        raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB")
+    return int(value)

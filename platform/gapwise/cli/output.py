@@ -1,13 +1,16 @@
 """How commands answer: a table for people, or one JSON object on stdout with `--json`; logs always on stderr."""
 
 import json
-import math
 import sys
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
+
+from gapwise.spec.base import without_nan
 
 _WIDE = 140
 """Columns of a table that goes to a file or a pipe; a terminal has its own width."""
@@ -31,26 +34,25 @@ def say(line: str) -> None:
 
 def print_json(body: dict[str, Any]) -> None:
     """An undefined figure (NaN: a two-class metric where no sample counts) is null, for NaN is not JSON."""
-    typer.echo(json.dumps(_without_nan(body), sort_keys=False, allow_nan=False))
+    typer.echo(json.dumps(without_nan(body), sort_keys=False, allow_nan=False))
 
 
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inside) for key, inside in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(inside) for inside in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def print_table(title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None) -> None:
-    """A plain table; numbers are right-aligned, the first column is not."""
+def table(columns: list[str], rows: list[list[str]], *, words: Sequence[str] = ()) -> Table:
+    """A plain table; numbers are right-aligned, the first column and those named in `words` are not."""
     made = Table(box=None, pad_edge=False)
     for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 else "right")
+        made.add_column(column, justify="left" if index == 0 or column in words else "right")
     for row in rows:
-        made.add_row(*row)
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+def print_table(
+    title: str, columns: list[str], rows: list[list[str]], *, caption: str | None = None, words: Sequence[str] = ()
+) -> None:
+    """A `table` with its title above and a caption below."""
     stdout.print(title, style="bold", soft_wrap=True, markup=False)
-    stdout.print(made)
+    stdout.print(table(columns, rows, words=words))
     if caption is not None:
         stdout.print(caption, style="dim", soft_wrap=True, markup=False)
 
@@ -63,3 +65,13 @@ def heading(protocol: str) -> str:
 def figure(mean: float, sd: float | None = None) -> str:
     """ "1.234" or "1.234 ± 0.021"."""
     return f"{mean:.3f}" if sd is None else f"{mean:.3f} ± {sd:.3f}"
+
+
+def in_bytes(count: int) -> str:
+    """ "12 B", "3.4 kB" or "2.0 GB"."""
+    value = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 1000:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1000
+    return f"{value:.1f} TB"

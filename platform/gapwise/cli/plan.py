@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import yaml
 
 from gapwise.cli.options import DataOption, SetOption
 from gapwise.cli.output import JsonOption, print_json, print_table, stdout
@@ -11,9 +12,11 @@ from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
 
 EXAMPLES = """
-Example:
+Examples:
 
     gapwise plan search_spaces/prlf.yaml --data data/mosi
+
+    gapwise plan search_spaces/prlf.yaml --trials 40 --resolved
 """
 
 
@@ -24,6 +27,9 @@ def plan(
     data: DataOption = None,
     trials: Annotated[int | None, typer.Option(help="Trials of each model; by default the file's.", min=1)] = None,
     settings: SetOption = [],  # noqa: B006
+    resolved: Annotated[
+        bool, typer.Option("--resolved", help="Print the whole search space, every default written out, as YAML.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Resolve a search space: trials, seeds, resources and, with a dataset, an estimate of the time."""
@@ -33,7 +39,12 @@ def plan(
     from gapwise.tuning.estimate import plan_study
 
     body = plan_study(space, data.absolute() if data else None)
-    print_json(body) if as_json else _show(body)
+    if as_json:
+        print_json(body)
+    elif resolved:
+        typer.echo(yaml.safe_dump(body["resolved"], sort_keys=False, allow_unicode=True), nl=False)
+    else:
+        _show(body)
 
 
 def _show(body: dict[str, Any]) -> None:
@@ -43,12 +54,19 @@ def _show(body: dict[str, Any]) -> None:
     for arm, parameters in body["space"].items():
         listed = [[path, one["role"], one["values"], str(one["first"])] for path, one in parameters.items()]
         print_table(arm, ["parameter", "role", "values", "tried first"], listed)
-    stdout.print(f"second phase: at most {body['second_phase_runs']} runs; refit: at most {body['refit_runs']} runs")
-    stdout.print(f"executor {body['executor']}, {body['workers']} worker(s) a trial, {body['resources']}")
-    estimate = body["estimated_seconds"]
-    text = (
-        f"about {estimate / 60:.0f} minutes at most, without pruning"
-        if estimate
-        else "unknown: name a dataset with --data"
+    phase = body["second_phase"]
+    stdout.print(
+        f"second phase: the {phase['top_k']} best of each missing rate, at most {phase['cap']} a model, with "
+        f"{phase['seeds']} seeds and {phase['mask_seeds']} masks each: at most {body['second_phase_runs']} runs",
+        soft_wrap=True,
     )
-    stdout.print(f"time: {text}")
+    stdout.print(f"refit: at most {body['refit_runs']} runs")
+    stdout.print(
+        f"executor {body['executor']}, {body['workers']} worker(s) a trial, {body['at_once']} trials at once: "
+        f"{body['resources']}"
+    )
+    if body["estimated_seconds"] is None:
+        stdout.print("time: unknown: name a dataset with --data")
+    else:
+        stdout.print(f"time: about {body['estimated_seconds'] / 60:.0f} minutes at most", soft_wrap=True)
+        stdout.print(f"estimated from {body['estimated_from']}", style="dim", soft_wrap=True)

@@ -1,69 +1,119 @@
-"""What a person sees of a running study: a live line on a terminal, a log line a finished run elsewhere."""
+"""What a person sees of a running study: one live table on a terminal, a log line a finished run elsewhere."""
 
 import time
-from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
 
-from gapwise.cli.output import stderr
+from gapwise.cli.output import figure, heading, stderr, table
+from gapwise.spec.search import BASELINE, SearchSpec
+from gapwise.tuning.events import Event
+from gapwise.tuning.reading import trials_so_far
+from gapwise.tuning.study import StudyPlan
+from gapwise.tuning.tally import Counter, Tally
+
+_STATES = {"complete": "done", "running": "running", "pruned": "pruned", "failed": "failed"}
 
 
 class StudyDisplay:
-    """Told of stages by the driver and of trials by the observer's thread."""
+    """Told of stages by the driver and of trials by the observer, each on a thread of its own."""
 
-    def __init__(self) -> None:
-        self._bar = Progress(
-            TextColumn("{task.description:>12}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[note]}"),
-            console=stderr,
-            disable=not stderr.is_terminal,
-        )
-        self._task: TaskID | None = None
-        self._name, self._total, self._finished = "", 0, 0
-        self._best: dict[str, float] = {}
+    def __init__(self, plan: StudyPlan, console: Console = stderr) -> None:
+        self._plan, self._console = plan, console
+        earlier = trials_so_far(plan.folder, plan.space, plan.storage)
+        self._counter = Counter(plan.space, earlier, search_budget_seconds=plan.search_budget_seconds)
+        live = console.is_terminal and not console.is_dumb_terminal
+        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2) if live else None
         self._began = time.perf_counter()
 
     def __enter__(self) -> "StudyDisplay":
-        self._bar.start()
+        if self._live is not None:
+            self._live.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        if self._live is not None:
+            self._live.stop()
 
     def stage(self, name: str, total: int) -> None:
-        self._name, self._total, self._finished = name, total, 0
-        self._best = {}
-        self._task = self._bar.add_task(name, total=total, note="")
+        self._counter.stage(name, total)
         self._say(f"{name}: {total} runs")
 
     def done(self, what: str) -> None:
-        self._finished += 1
-        self._advance(what)
+        self._counter.done()
+        self._say_finished(what)
 
-    def see(self, events: list[Any]) -> None:
-        """The observer's side: events of the study's book."""
+    def see(self, events: list[Event]) -> None:
+        """Events of the study's book."""
         for event in events:
+            self._counter.note(event)
             if event.kind == "finished":
-                self._finish(event)
+                self._say_finished(_ending(event))
 
-    def _finish(self, event: Any) -> None:
-        self._finished += 1
-        arm, body = event.assignment.arm, event.body
-        if body["cost"] is not None and body["state"] == "complete":
-            self._best[arm] = min(body["cost"], self._best.get(arm, body["cost"]))
-        value = f"objective {body['cost']:.4f}" if body["cost"] is not None else body["reason"]
-        spent = f"epoch {body['best_epoch']}, {body['train_seconds']:.1f} s"
-        self._advance(f"{event.assignment.key} {body['state']}, {value}, {spent}")
-
-    def _advance(self, what: str) -> None:
-        best = "  ".join(f"{arm} {cost:.4f}" for arm, cost in sorted(self._best.items()))
-        if self._task is not None:
-            self._bar.update(self._task, completed=self._finished, note=f"best: {best}" if best else what)
-        self._say(f"{self._name} {self._finished}/{self._total}: {what}")
+    def _say_finished(self, what: str) -> None:
+        tally = self._counter.now()
+        self._say(f"{tally.stage} {tally.finished}/{tally.total}: {what}")
 
     def _say(self, line: str) -> None:
-        if not stderr.is_terminal:
-            stderr.print(f"[{time.perf_counter() - self._began:7.1f} s] {line}", soft_wrap=True, markup=False)
+        if self._live is None:
+            seconds = time.perf_counter() - self._began
+            self._console.print(f"[{seconds:7.1f} s] {line}", soft_wrap=True, markup=False)
+
+    def _draw(self) -> RenderableType:
+        tally = self._counter.now()
+        if not tally.stage:
+            return Text(f"study {self._plan.name}")
+        parts: list[RenderableType] = [Text(_headline(self._plan.name, tally), style="bold")]
+        if tally.stage != "refit":  # a refit is no trial of a model's
+            parts.append(_arms(tally))
+        if tally.leaders:
+            parts.append(_leaders(self._plan.space, tally))
+        return Group(*parts)
+
+
+def _ending(event: Event) -> str:
+    body = event.body
+    value = f"objective {body['cost']:.4f}" if body["cost"] is not None else body["reason"]
+    spent = f"epoch {body['best_epoch']}, {body['train_seconds']:.1f} s"
+    return f"{event.assignment.key} {body['state']}, {value}, {spent}"
+
+
+def _headline(name: str, tally: Tally) -> str:
+    left = f", about {_span(tally.seconds_left)} left in it" if tally.seconds_left else ""
+    return (
+        f"study {name}: {tally.stage} {tally.finished}/{tally.total} after {_span(tally.seconds)}{left}; "
+        f"{tally.epochs_saved} epochs saved by pruning"
+    )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _arms(tally: Tally) -> RenderableType:
+    rows = [
+        [
+            name,
+            *(str(arm.counts[state] or "-") for state in _STATES),
+            *(["-", "-"] if arm.best is None else [f"{arm.best[1]:.4f}", arm.best[0]]),
+        ]
+        for name, arm in tally.arms.items()
+    ]
+    return table(["model", *_STATES.values(), "best objective", "trial"], rows, words=("trial",))
+
+
+def _leaders(space: SearchSpec, tally: Tally) -> RenderableType:
+    rows = [
+        [
+            condition,
+            *(["-", "-"] if best is None else [figure(best.mean), f"{best.arm}-{best.source}"]),
+            "-" if baseline is None else figure(baseline.mean),
+        ]
+        for condition, (best, baseline) in tally.leaders.items()
+    ]
+    metric = space.train.objective.metric
+    columns = [heading(space.train.protocol.name), f"best {metric} so far", "trial", BASELINE]
+    return table(columns, rows, words=("trial",))

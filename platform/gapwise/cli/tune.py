@@ -71,8 +71,8 @@ def tune(
     from gapwise.distributed.cluster import connected
     from gapwise.tracking.client import connect
     from gapwise.tuning.executor import default_concurrency
+    from gapwise.tuning.opening import Asked, check_study, open_study, settled_space
     from gapwise.tuning.pausing import Pause
-    from gapwise.tuning.record import Asked, check_study, open_study, settled_space
     from gapwise.tuning.storage import checked_storage
     from gapwise.tuning.study import StudyPlan
 
@@ -118,7 +118,7 @@ def _carry_out(plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, r
     with DriverLock(plan.folder):
         run = StudyRun.begin(tracking, home(), plan.name, plan.space, dataset, resume=resume)
         logbook = Logbook(run, plan.space.train.objective.metric)
-        with Delivery(plan.record.events, logbook) as delivery, StudyDisplay() as display:
+        with Delivery(plan.record.events, logbook) as delivery, StudyDisplay(plan) as display:
             result = run_study(plan, display, [display], run.run_id)
             delivery.afterwards(lambda: log_study(tracking, run, result))
     return result

@@ -1,4 +1,7 @@
-"""One driver at a time: two that continue the same study or run would write over each other."""
+"""One driver at a time: two that continue the same study or run would write over each other.
+
+Who only looks (`driver_of`) holds the lock for an instant too; a driver therefore asks a few times before it gives up.
+"""
 
 import fcntl
 import os
@@ -9,24 +12,24 @@ from typing import IO
 
 from gapwise.errors import StudyError
 
+LOCK_FILE = "driver.lock"
+_ASKS, _SECONDS_BETWEEN = 5, 0.05
+
 
 class DriverLock:
     """One driver a study or run: an advisory lock that the kernel drops when its owner dies."""
 
     def __init__(self, folder: Path) -> None:
-        self._path = folder / "driver.lock"
+        self._path = folder / LOCK_FILE
         self._file: IO[str] | None = None
 
     def __enter__(self) -> "DriverLock":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "an unknown process"
+        if not _taken(self._file):
+            owner = _owner(self._file)
             self._file.close()
-            raise StudyError(f"another driver is running this: {owner}", where=str(self._path.parent)) from error
+            raise StudyError(f"another driver is running this: {owner}", where=str(self._path.parent))
         self._file.truncate(0)
         self._file.write(f"process {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
         self._file.flush()
@@ -37,3 +40,34 @@ class DriverLock:
     ) -> None:
         assert self._file is not None
         self._file.close()
+
+
+def driver_of(folder: Path) -> str | None:
+    """Who drives the study or run in this folder now, in words; None where nobody does."""
+    try:
+        opened = (folder / LOCK_FILE).open()
+    except FileNotFoundError:
+        return None
+    with opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _owner(opened)
+    return None
+
+
+def _taken(file: IO[str]) -> bool:
+    for ask in range(_ASKS):
+        if ask:
+            time.sleep(_SECONDS_BETWEEN)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        return True
+    return False
+
+
+def _owner(file: IO[str]) -> str:
+    file.seek(0)
+    return file.read().strip() or "an unknown process"

@@ -22,6 +22,11 @@ class Home(NamedTuple):
         return self.root / "runs"
 
     @property
+    def trash(self) -> Path:
+        """Deleted studies on their way out."""
+        return self.root / "trash"
+
+    @property
     def embedded_uri(self) -> str:
         return f"sqlite:///{self.root / 'mlflow.db'}"
 

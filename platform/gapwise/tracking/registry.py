@@ -96,8 +96,21 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
     """{alias: version}. Raises RegistryError for a name that does not exist, naming those that do."""
     found = aliases_if_any(tracking, name)
     if found is None:
-        known = [model.name for model in tracking.client.search_registered_models(max_results=100)]
-        raise RegistryError(f"no registered model {name!r}", where=tracking.uri, allowed=known or "none yet")
+        raise RegistryError(f"no registered model {name!r}", where=tracking.uri, allowed=names(tracking) or "none yet")
+    return found
+
+
+def names(tracking: Tracking) -> list[str]:
+    """Every registered model. Raises RegistryError where the server does not say."""
+    found: list[str] = []
+    token = None
+    try:
+        while token != "":
+            page = tracking.client.search_registered_models(max_results=100, page_token=token)
+            found += [model.name for model in page]
+            token = page.token or ""
+    except MlflowException as error:
+        raise RegistryError(f"not usable: {first_line(error)}", where=tracking.uri) from error
     return found
 
 

@@ -5,6 +5,7 @@ trained again: its record answers.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -242,9 +243,9 @@ class ArmStudy:
     def finished(self) -> list[Finished]:
         """Every assignment that has ended, by number; a failure that was tried again counts by its new attempt."""
         trials = self._study.get_trials(deepcopy=False)
-        again = {trial.user_attrs.get(_RETRY) for trial in trials if trial.state.is_finished()}
+        again = tried_again(trials)
         return [
-            Finished(self._assignment(trial), _outcome(trial))
+            read_back(self._phase, self._arm, trial, self._space.seed)
             for trial in trials
             if trial.state.is_finished() and trial.number not in again
         ]
@@ -253,14 +254,33 @@ class ArmStudy:
         return self._storage.get_trial(trial_id)
 
     def _assignment(self, trial: FrozenTrial) -> Assignment:
-        return Assignment(
-            phase=self._phase,
-            arm=self._arm,
-            number=trial.number,
-            values=dict(trial.params),
-            seed=trial.user_attrs.get("seed", self._space.seed),
-            source=trial.user_attrs.get("source", trial.number),
-        )
+        return _assignment(self._phase, self._arm, trial, self._space.seed)
+
+
+def tried_again(trials: Sequence[FrozenTrial]) -> set[int]:
+    """Numbers of an arm's failures whose new attempt has ended."""
+    return {trial.user_attrs[_RETRY] for trial in trials if trial.state.is_finished() and _RETRY in trial.user_attrs}
+
+
+def read_back(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Finished:
+    """A trial that was handed out, as it is recorded; a running one's outcome is its best epoch so far."""
+    assignment = _assignment(phase, arm, trial, seed)
+    if trial.state.is_finished():
+        return Finished(assignment, _outcome(trial))
+    costs = trial.intermediate_values
+    best = min(costs, key=lambda epoch: costs[epoch], default=0)
+    return Finished(assignment, Outcome("running", costs.get(best), best, {}, 0.0))
+
+
+def _assignment(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Assignment:
+    return Assignment(
+        phase=phase,
+        arm=arm,
+        number=trial.number,
+        values=dict(trial.params),
+        seed=trial.user_attrs.get("seed", seed),
+        source=trial.user_attrs.get("source", trial.number),
+    )
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

@@ -1,5 +1,7 @@
 """What travels between the study's book and the workers: plain values that JSON and Ray both carry."""
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
 from gapwise.evaluation.objective import Curve
@@ -60,3 +62,9 @@ class Finished(NamedTuple):
 
     assignment: Assignment
     outcome: Outcome
+
+
+def count_states(outcomes: Iterable[Outcome]) -> dict[str, int]:
+    """Trials by how they ended, or that they did not yet."""
+    counted = Counter(outcome.state for outcome in outcomes)
+    return {state: counted.get(state, 0) for state in ("complete", "pruned", "failed", "running")}

@@ -9,14 +9,20 @@ import torch
 
 from gapwise.data.loading import EpochBatches
 from gapwise.data.store import open_dataset, statistics
+from gapwise.distributed.cluster import Resources
 from gapwise.evaluation.objective import settled
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
-from gapwise.spec.search import Choices, Fixed, Parameter, SearchSpec
+from gapwise.spec.search import SearchSpec
 from gapwise.training.job import whole_job
-from gapwise.tuning.space import check_space, default_values, trial_spec
+from gapwise.tuning.executor import default_concurrency
+from gapwise.tuning.space import check_space, default_values, describe, trial_spec
 
 _PROBE_STEPS = 3
+_PROBE = (
+    f"{_PROBE_STEPS} training steps of each model's default configuration, just now, on one thread of this machine; "
+    "nothing pruned or stopped early"
+)
 _VALIDATION_SHARE = 1.5
 """Validation of the whole grid each epoch, and the second phase's mask seeds, on top of training steps."""
 
@@ -26,43 +32,32 @@ def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
     check_space(space)
     if data is not None:
         dataset = open_dataset(data, verify=True)
-        settled(space.train, dataset.manifest.shape(), dataset.valid.labels)
+        train = settled(space.train, dataset.manifest.shape(), dataset.valid.labels)
+        space = space.model_copy(update={"train": train})
     trials = {arm: space.trials_of(arm) for arm in space.arm_names()}
     phase = space.second_phase
     again = {arm: min(phase.cap, count) for arm, count in trials.items()}
     second = sum(again.values()) * phase.seeds
     refits = second
-    devices = torch.cuda.device_count() or os.cpu_count() or 1
+    available = Resources(cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+    devices = available.gpus or available.cpus
     return {
         "question": space.question,
         "trials": trials,
         "seeds": phase.seeds,
+        "second_phase": {**phase.model_dump(), "configurations": again},
         "second_phase_runs": second,
         "refit_runs": refits,
         "executor": space.executor,
         "workers": space.workers_per_trial,
-        "resources": f"{torch.cuda.device_count()} GPU, {os.cpu_count()} CPU on this machine",
+        "resources": f"{available.gpus} GPU, {available.cpus} CPU on this machine",
+        "at_once": default_concurrency(space.executor, space.workers_per_trial, available),
         "pack": 1,
         "estimated_seconds": _seconds(space, trials, again, data) / devices if data else None,
-        "space": {arm: _describe(space, arm) for arm in space.arm_names()},
+        "estimated_from": _PROBE if data else None,
+        "space": {arm: describe(space, arm) for arm in space.arm_names()},
+        "resolved": space.model_dump(mode="json", exclude={"train": {"model"}}),
     }
-
-
-def _describe(space: SearchSpec, arm: str) -> dict[str, dict[str, Any]]:
-    first = default_values(space, arm)
-    return {
-        path: {"role": one.role, "values": _values(one), "first": first.get(path, getattr(one, "value", None))}
-        for path, one in space.parameters_of(arm).items()
-    }
-
-
-def _values(parameter: Parameter) -> str:
-    if isinstance(parameter, Fixed):
-        return str(parameter.value)
-    if isinstance(parameter, Choices):
-        return ", ".join(str(choice) for choice in parameter.choices)
-    scale = " log" if parameter.log else ""
-    return f"{parameter.low:g} to {parameter.high:g}{scale}{' integer' if parameter.integer else ''}"
 
 
 def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], data: Path) -> float:

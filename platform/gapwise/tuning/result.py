@@ -118,9 +118,11 @@ def load_result(studies: Path, name: str) -> StudyResult:
         raise StudyError(
             f"study {name!r} is not finished; continue it with `gapwise tune ... --resume`", where=str(file)
         )
-    fields = json.loads(file.read_text())
-    if fields.get("format_version") != FORMAT_VERSION:
-        raise StudyError(
-            f"result format {fields.get('format_version')!r}", where=str(file), allowed=str(FORMAT_VERSION)
-        )
-    return StudyResult.model_validate(fields)
+    try:
+        fields = json.loads(file.read_text())
+        version = fields["format_version"]
+        if version != FORMAT_VERSION:
+            raise StudyError(f"result format {version!r}", where=str(file), allowed=str(FORMAT_VERSION))
+        return StudyResult.model_validate(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StudyError("cannot be read", where=str(file), allowed="a result of this version of gapwise") from error

@@ -102,3 +102,21 @@ def _telling(parameter: Parameter) -> list[Any]:
     if parameter.integer:
         return [int(parameter.low), int(parameter.high)]
     return [parameter.low, parameter.high, parameter.low + (parameter.high - parameter.low) / math.e]
+
+
+def describe(space: SearchSpec, arm: str) -> dict[str, dict[str, Any]]:
+    """An arm's parameters for people: role, values in words, and what is tried first."""
+    first = default_values(space, arm)
+    return {
+        path: {"role": one.role, "values": _words(one), "first": first.get(path, getattr(one, "value", None))}
+        for path, one in space.parameters_of(arm).items()
+    }
+
+
+def _words(parameter: Parameter) -> str:
+    if isinstance(parameter, Fixed):
+        return str(parameter.value)
+    if isinstance(parameter, Choices):
+        return ", ".join(str(choice) for choice in parameter.choices)
+    scale = " log" if parameter.log else ""
+    return f"{parameter.low:g} to {parameter.high:g}{scale}{' integer' if parameter.integer else ''}"

@@ -24,8 +24,8 @@ from gapwise.tuning.assignment import Finished
 from gapwise.tuning.clock import SearchClock
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.observer import Observer, Watcher, observing
+from gapwise.tuning.opening import settled_space
 from gapwise.tuning.pausing import Pause
-from gapwise.tuning.record import settled_space
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import StudyResult, save_result
 from gapwise.tuning.second_phase import SecondPhase, run_second_phase

@@ -1,6 +1,5 @@
 """From a finished study's evidence to the result that people, `promote` and reports read."""
 
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,11 +10,12 @@ from gapwise.errors import StudyError
 from gapwise.evaluation.metrics import floor
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.fingerprint import fingerprint
-from gapwise.tuning.assignment import Finished
+from gapwise.tuning.assignment import Finished, count_states
+from gapwise.tuning.leaders import best_by_condition
 from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
-from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
+from gapwise.tuning.result import RefitModel, Spread, StudyResult
 from gapwise.tuning.second_phase import SecondPhase
-from gapwise.tuning.selection import Standing, first_of
+from gapwise.tuning.selection import Standing
 from gapwise.tuning.trial import Place
 
 
@@ -66,7 +66,7 @@ def summarise(
     if not evidence.table:
         raise StudyError("every run of the second phase failed", where=place.folder)
     dataset, space = open_dataset(Path(place.data)), place.space
-    arms = {arm: [run for run in evidence.searched if run.assignment.arm == arm] for arm in space.arm_names()}
+    arms = {arm: [run.outcome for run in evidence.searched if run.assignment.arm == arm] for arm in space.arm_names()}
     return StudyResult(
         study=name,
         question=space.question,
@@ -78,38 +78,16 @@ def summarise(
         protocol=space.train.protocol,
         objective=space.train.objective,
         mask_seeds=space.second_phase.mask_seeds,
-        trials=count_states(evidence.searched),
-        arms={arm: count_states(runs) for arm, runs in arms.items()},
+        trials=count_states(run.outcome for run in evidence.searched),
+        arms={arm: count_states(outcomes) for arm, outcomes in arms.items()},
         wall_seconds=wall_seconds,
         search_seconds=search_seconds,
         train_seconds=sum(run.outcome.train_seconds for run in evidence.searched),
-        best=_best(evidence.table, space.train.objective.metric, baseline=False),
-        baseline=_best(evidence.table, space.train.objective.metric, baseline=True),
+        best=best_by_condition(evidence.table, space.train.objective.metric, baseline=False),
+        baseline=best_by_condition(evidence.table, space.train.objective.metric, baseline=True),
         floor=dict(floor(dataset.train.labels, dataset.valid.labels, dataset.manifest.shape())),
         models=evidence.models,
         dropped={f"{arm}-{source}": dict(where) for (arm, source), where in evidence.again.dropped.items()},
         runs_saved=evidence.again.runs_saved,
         parent_run_id=parent_run_id,
     )
-
-
-def count_states(runs: list[Finished]) -> dict[str, int]:
-    """Trials by how they ended."""
-    counted = Counter(run.outcome.state for run in runs)
-    return {state: counted.get(state, 0) for state in ("complete", "pruned", "failed", "running")}
-
-
-def _best(table: dict[str, list[Standing]], metric: str, *, baseline: bool) -> dict[str, Best]:
-    rows = {condition: first_of(rows, baseline=baseline) for condition, rows in table.items()}
-    return {
-        condition: Best(
-            trial=f"{row.arm}-{row.source}",
-            metric=metric,
-            mean=row.mean,
-            sd=row.sd,
-            seeds=row.seeds,
-            probability_best=row.probability_best,
-        )
-        for condition, row in rows.items()
-        if row is not None
-    }
