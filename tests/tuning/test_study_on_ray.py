@@ -104,7 +104,16 @@ def test_a_study_ends_with_refitted_winners_of_every_rate_and_gc_knows_all_that_
     remove(here, removable(here, [read_study(here.studies, "whole")], kept_models([result], [], 1)))
     left = {str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file()}
     shipped = {f"{model.folder}/{name}" for model in result.models for name in ("model.json", "model.safetensors")}
-    assert left == shipped | {"study.json", "journal.log", "result.json", "driver.lock", "refit/progress.jsonl"}
+    assert left == shipped | {
+        "study.json",
+        "journal.log",
+        "journal.events.jsonl",
+        "result.json",
+        "driver.lock",
+        "book.lock",
+        "clock.json",
+        "refit/progress.jsonl",
+    }
 
 
 def test_trials_through_ray_train_obey_the_same_book(ray_cluster: None, small: Path, tmp_path: Path) -> None:
