@@ -4,6 +4,7 @@ Adding a command or an option is a deliberate act: it changes SURFACE here, and 
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import typer
 import yaml
 
 from gapwise.cli.main import app
+from gapwise.cli.output import print_json
 from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
 
@@ -142,6 +144,17 @@ def test_synth_and_check_print_one_object_with_the_promised_keys(call: Call) -> 
     assert set(made) >= {"name", "task", "fingerprint", "splits", "modalities", "repaired"}
     assert set(made["splits"]) == {"train", "valid", "test"}
     assert all(set(one) == {"dim", "max_length"} for one in made["modalities"].values())
+
+
+def test_whatever_else_is_printed_stdout_holds_the_answer_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def noisy(*_: object) -> None:
+        sys.stdout.write("(raylet) A worker died or was killed\n")
+
+    monkeypatch.setattr("gapwise.data.synth.synthesise", noisy)
+    monkeypatch.setattr("gapwise.cli.data._show", lambda folder, as_json: print_json({"made": str(folder)}))
+    done = call("data", "synth", "it", "--json")
+    assert json.loads(done.out) == {"made": "it"}
+    assert "(raylet)" in done.err
 
 
 def test_plan_prints_one_object_with_the_promised_keys(call: Call) -> None:

@@ -5,12 +5,14 @@
 
 import errno
 import sys
+from contextlib import nullcontext
 from typing import Any
 
 import typer
 
 from gapwise import __version__
 from gapwise.cli import ablate, data, evaluate, gc, plan, promote, registry, study, train, tune
+from gapwise.cli.output import answer_alone
 from gapwise.errors import GapwiseError
 
 app = typer.Typer(
@@ -59,7 +61,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        code = app(standalone_mode=False)  # the exit code of a `typer.Exit` comes back as a value
+        with answer_alone() if "--json" in sys.argv else nullcontext():
+            code = app(standalone_mode=False)  # the exit code of a `typer.Exit` comes back as a value
     except GapwiseError as error:
         return _refused(str(error))
     except _UsageError as error:

@@ -2,8 +2,10 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from contextvars import ContextVar
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
@@ -32,9 +34,23 @@ def say(line: str) -> None:
     stderr.print(line, soft_wrap=True, markup=False)
 
 
+_answer: ContextVar[TextIO | None] = ContextVar("_answer", default=None)
+
+
+@contextmanager
+def answer_alone() -> Iterator[None]:
+    """Keep stdout for `print_json`: whatever else is printed, as Ray does of its dead workers, goes to stderr."""
+    kept = _answer.set(sys.stdout)
+    try:
+        with redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _answer.reset(kept)
+
+
 def print_json(body: dict[str, Any]) -> None:
     """An undefined figure (NaN: a two-class metric where no sample counts) is null, for NaN is not JSON."""
-    typer.echo(json.dumps(without_nan(body), sort_keys=False, allow_nan=False))
+    typer.echo(json.dumps(without_nan(body), sort_keys=False, allow_nan=False), file=_answer.get())
 
 
 def table(columns: list[str], rows: list[list[str]], *, words: Sequence[str] = ()) -> Table:
