@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gapwise.cli.options import size
 from gapwise.distributed.lock import DriverLock
 from gapwise.promotion.in_use import InUse
 from gapwise.spec.home import Home
@@ -318,3 +319,7 @@ def test_where_the_registry_does_not_answer_nothing_is_freed_or_deleted(
     assert "does not answer" in refused(call("gc"))
     assert "does not answer" in refused(call("study", "delete", "one", "--yes"))
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_size_is_exact_to_the_byte() -> None:
+    assert all(size(f"{count / 1000}kB") == count for count in range(1_000_000, 1_000_500))

@@ -3,6 +3,7 @@
 Adding a command or an option is a deliberate act: it changes SURFACE here, and the design's table with it.
 """
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -12,9 +13,11 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from ray.exceptions import RayTaskError
 
 from gapwise.cli.main import app
 from gapwise.cli.output import print_json
+from gapwise.errors import StudyError
 from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
 
@@ -205,3 +208,19 @@ def test_a_held_promotion_is_exit_code_3_and_an_interrupt_1(call: Call, monkeypa
     monkeypatch.setattr("gapwise.tuning.estimate.plan_study", interrupted)
     answer = call("plan", SPACE)
     assert (answer.code, answer.out, answer.err) == (1, "", "stopped\n")
+
+
+def test_an_error_that_comes_through_ray_is_still_one_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def through_ray(cause: Exception) -> Callable[..., None]:
+        def fail(*_: object) -> None:
+            raise RayTaskError("report", "Traceback (most recent call last):\n ...", cause).as_instanceof_cause()
+
+        return fail
+
+    full = OSError(errno.ENOSPC, "No space left on device", "/data/journal.log")
+    for cause in (full, StudyError("the book of an earlier driver is still open", where="book.lock")):
+        monkeypatch.setattr("gapwise.tuning.estimate.plan_study", through_ray(cause))
+        answer = call("plan", SPACE)
+        assert (answer.code, answer.err.count("\n")) == (2, 1), answer
+        assert "Traceback" not in answer.err
+        assert "No space left" in answer.err or "still open" in answer.err

@@ -20,7 +20,7 @@ from gapwise.spec.train import ObjectiveSpec, TrainSpec
 from gapwise.testing.runs import tiny_spec, trained_on
 from gapwise.tracking.client import Tracking, TrackingDown, connect, experiment_id
 from gapwise.tracking.runs import KEY_TAG, PARENT_TAG, Point, TrialRuns, curve_points
-from gapwise.tracking.study_run import StudyRun
+from gapwise.tracking.study_run import StudyName, StudyRun
 from gapwise.tracking.train_run import TrainRun
 from gapwise.training.checkpoint import trained_model
 from gapwise.training.validation import diagnostic_curves
@@ -48,7 +48,7 @@ def dataset(small: Path) -> Dataset:
 
 @pytest.fixture
 def study(tracking: Tracking, place: Home, dataset: Dataset, request: pytest.FixtureRequest) -> StudyRun:
-    return StudyRun.begin(tracking, place, request.node.name, SPACE, dataset, resume=False)
+    return StudyRun.begin(tracking, place, StudyName(request.node.name, None), SPACE, dataset, resume=False)
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_a_resumed_study_goes_on_in_its_run_and_a_new_one_of_the_same_name_does_
     tracking: Tracking, place: Home, dataset: Dataset
 ) -> None:
     def begin(*, resume: bool) -> StudyRun:
-        return StudyRun.begin(tracking, place, "night", SPACE, dataset, resume=resume)
+        return StudyRun.begin(tracking, place, StudyName("night", None), SPACE, dataset, resume=resume)
 
     first = begin(resume=False)
     first.end("KILLED")
@@ -111,6 +111,16 @@ def test_a_resumed_study_goes_on_in_its_run_and_a_new_one_of_the_same_name_does_
     assert begin(resume=False).run_id != first.run_id
 
 
+def test_a_resumed_study_leaves_alone_what_another_home_runs_under_its_name(
+    tracking: Tracking, place: Home, dataset: Dataset
+) -> None:
+    def begin(own: str, *, resume: bool) -> str:
+        return StudyRun.begin(tracking, place, StudyName("night", own), SPACE, dataset, resume=resume).run_id
+
+    ours, theirs = begin("a1", resume=False), begin("b2", resume=False)
+    assert (begin("a1", resume=True), begin("b2", resume=True)) == (ours, theirs)
+
+
 def test_a_study_cannot_begin_on_a_server_that_stopped_answering(
     tracking: Tracking, place: Home, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,7 +129,7 @@ def test_a_study_cannot_begin_on_a_server_that_stopped_answering(
 
     monkeypatch.setattr(tracking.client, "create_run", hangs)
     with pytest.raises(RegistryError, match=r"the tracking server does not answer: timed out$"):
-        StudyRun.begin(tracking, place, "night", SPACE, dataset, resume=False)
+        StudyRun.begin(tracking, place, StudyName("night", None), SPACE, dataset, resume=False)
 
 
 def test_a_trial_is_a_child_run_found_again_by_its_key(
@@ -242,7 +252,7 @@ def test_events_that_are_given_again_change_nothing(
     whole, once = tracking.client.get_run(run_id), histories(tracking, run_id)
     assert once["valid/objective"] == [(1, 1.0, 11_000), (2, 0.5, 12_000)]
     for start in range(len(events)):
-        again = StudyRun.begin(tracking, place, "another driver", SPACE, dataset, resume=False)
+        again = StudyRun.begin(tracking, place, StudyName("another driver", None), SPACE, dataset, resume=False)
         again.trials = TrialRuns(tracking, whole.info.experiment_id, study.run_id)
         Logbook(again, "mae").see(events[start:])
     assert histories(tracking, run_id) == once

@@ -1,5 +1,7 @@
 """The file of a study's events: what is on disk, what is read back, and what is told twice. Nothing is faked."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +62,22 @@ def test_a_line_that_is_still_being_written_is_not_read(file: Path) -> None:
         opened.write(b'{"kind":"repo')
     assert epochs(file, 0) == [1]
     assert count_events(file, 0) == 1
+
+
+def test_a_line_that_a_full_disk_let_in_by_half_is_taken_back(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note_epochs(log := EventLog(file), 0, 1)
+
+    def full(_: int) -> None:
+        os.truncate(file, file.stat().st_size - 7)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            note_epochs(log, 0, 2)
+    assert epochs(file, 0) == [1]
+    note_epochs(log, 0, 2)
+    assert epochs(file, 0) == [1, 2]
 
 
 def test_a_line_that_a_dying_writer_left_torn_is_cut_off_and_told_again(file: Path) -> None:

@@ -1,5 +1,7 @@
 """The journal on disk: torn lines, stale locks, one driver a study. Real Optuna journals and real other processes."""
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +94,22 @@ def test_a_driver_that_leaves_frees_the_study(tmp_path: Path) -> None:
     for _ in range(2):
         with DriverLock(tmp_path):
             pass
+
+
+def test_a_line_that_a_full_disk_let_in_by_half_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = tmp_path / "journal.log"
+    storage = open_journal(journal)
+    study = optuna.create_study(storage=storage, study_name="one")
+    before = journal.read_bytes()
+
+    def full(_: int) -> None:
+        os.truncate(journal, journal.stat().st_size - 7)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="No space"):
+            study.ask()
+    assert journal.read_bytes() == before
+    study.tell(study.ask(), 1.0)
+    assert add_trial(journal) == 2

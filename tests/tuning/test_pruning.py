@@ -92,3 +92,12 @@ def test_brackets_do_not_compare_with_each_other() -> None:
 def test_without_a_rule_nobody_stops() -> None:
     rule = pruner("none")
     assert [verdict(rule, number, [float(number)] * 30) for number in range(5)] == [None] * 5
+
+
+def test_the_median_stops_nobody_past_the_middle_of_a_training() -> None:
+    rule = pruner("median", epochs=8, min_epochs=2)
+    for number in range(6):
+        assert verdict(rule, number, [1.0, 1.0, 1.0, 1.0, 0.5, 0.5, 0.5, 0.5]) is None
+    assert verdict(rule, 6, [0.9] * 8) is None, "ahead until the middle, and then as good as trained"
+    assert verdict(rule, 7, [0.9, 0.9, 0.9, 1.1]) is None, "its best counts"
+    assert verdict(rule, 8, [1.1] * 8) == 2

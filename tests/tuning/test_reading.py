@@ -16,7 +16,7 @@ import pytest
 from gapwise.distributed.lock import DriverLock, driver_of
 from gapwise.errors import SpecError, StudyError
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import failure
+from gapwise.tuning.assignment import Outcome, failure
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.reading import Study, read_studies, read_study, trials_so_far
 
@@ -125,6 +125,18 @@ def test_a_finished_study_that_grew_is_resumable_until_its_result_counts_the_new
     book.finish(new, failure("crash"))
     after = read_study(tmp_path, "one")
     assert (after.state, after.result) == ("resumable", None)
+
+
+def test_a_failure_that_was_tried_again_with_success_leaves_no_result_behind_that_does_not_know_it(
+    write_study: WriteStudy, tmp_path: Path
+) -> None:
+    folder = write_study(tmp_path, "one")
+    before = read_study(tmp_path, "one")
+    book = StudyBook(before.space, folder / "journal.log", retry_failed=True)
+    again = book.next_search()
+    assert again is not None
+    book.finish(again, Outcome("complete", 0.5, 1, {}, 1.0))
+    assert (before.state, read_study(tmp_path, "one").state) == ("finished", "resumable")
 
 
 def test_a_driver_s_lock_makes_it_running_and_reading_leaves_the_lock_with_it(

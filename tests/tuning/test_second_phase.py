@@ -188,11 +188,12 @@ def test_a_round_is_decided_from_its_own_seeds_though_later_ones_are_known(
     assert ended.dropped == again.dropped == {("prlf", 1): {"0.0": 3, "0.5": 3}}
 
 
-def test_a_finished_run_whose_predictions_are_gone_leaves_its_configuration_in_the_race(
-    make_space: MakeSpace, dataset: Dataset, searched: list[Finished], tmp_path: Path
+@pytest.mark.parametrize("harm", [Path.unlink, lambda file: file.write_bytes(b"")], ids=["gone", "emptied"])
+def test_a_finished_run_whose_predictions_are_no_more_leaves_its_configuration_in_the_race(
+    harm: Callable[[Path], object], make_space: MakeSpace, dataset: Dataset, searched: list[Finished], tmp_path: Path
 ) -> None:
     machine, _ = race(space_of(make_space), dataset, tmp_path, ONE_BEHIND, searched)
-    predictions_file(tmp_path, Assignment("seeds", "prlf", 0, {}, 1, 1)).unlink()
+    harm(predictions_file(tmp_path, Assignment("seeds", "prlf", 0, {}, 1, 1)))
 
     ended = run_second_phase(machine.place, searched, machine)
 

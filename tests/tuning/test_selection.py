@@ -35,6 +35,12 @@ def test_pruned_and_failed_trials_never_run_again(make_finished: MakeFinished) -
     assert chosen_again([failed, pruned], "mae", top_k=3, cap=9) == []
 
 
+def test_a_trial_that_another_s_record_answered_takes_no_place_of_its_own(make_finished: MakeFinished) -> None:
+    best, next_best = make_finished({"0.0": 0.1}, number=1), make_finished({"0.0": 0.2}, number=2)
+    twin = best._replace(assignment=best.assignment._replace(number=3), outcome=best.outcome._replace(duplicate_of=1))
+    assert chosen_again([best, next_best, twin], "mae", top_k=2, cap=9) == [1, 2]
+
+
 def test_a_score_that_grows_with_quality_is_ranked_downwards(make_finished: MakeFinished) -> None:
     worse = make_finished({"0.0": 0.6}, number=0, metric="corr")
     better = make_finished({"0.0": 0.7}, number=1, metric="corr")

@@ -22,7 +22,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning import storage
 from gapwise.tuning.assignment import Assignment, Outcome
 from gapwise.tuning.book import StudyBook
-from gapwise.tuning.storage import checked_storage, open_storage
+from gapwise.tuning.storage import checked_storage, delete_records, open_storage
 
 MakeSpace = Callable[..., SearchSpec]
 
@@ -35,6 +35,9 @@ MakeSpace = Callable[..., SearchSpec]
         ("somewhere", "not a storage, got 'somewhere'"),
         ("mysql://me@host/db", "no storage of kind 'mysql'"),
         ("postgresql://me:secret@host/db", "a password in the URL"),
+        ("postgresql://me@host/db?password=secret", "a password in the URL"),
+        ("sqlite://", "a study must outlive its process"),
+        ("sqlite:///:memory:", "a study must outlive its process"),
     ],
 )
 def test_a_storage_that_cannot_be_is_refused_saying_what_can(where: str, said: str) -> None:
@@ -45,9 +48,14 @@ def test_a_storage_that_cannot_be_is_refused_saying_what_can(where: str, said: s
     assert "(allowed: " in str(refused.value)
 
 
-@pytest.mark.parametrize("where", ["journal", "sqlite:///here.db", "postgresql://me@host:5433/db"])
+@pytest.mark.parametrize("where", ["journal", "sqlite:////tmp/here.db", "postgresql://me@host:5433/db"])
 def test_the_kinds_that_there_are(where: str) -> None:
     assert checked_storage(where) == where
+
+
+def test_a_relative_file_is_the_same_database_from_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert checked_storage("sqlite:///here.db") == f"sqlite:///{tmp_path}/here.db"
 
 
 def test_a_database_that_does_not_answer_is_one_line() -> None:
@@ -151,3 +159,12 @@ def test_studies_of_one_database_do_not_see_each_other(make_space: MakeSpace, tm
     other = StudyBook(make_space(trials=2), where, events=tmp_path / "other", prefix="two/")
     assert other.finished("search") == []
     assert other.unfinished() == 3
+
+
+def test_deleting_records_leaves_other_studies_of_the_database(make_space: MakeSpace, tmp_path: Path) -> None:
+    where = f"sqlite:///{tmp_path / 'studies.db'}"
+    for prefix in ("one/", "one-2/"):
+        search(StudyBook(make_space(trials=2), where, events=tmp_path / prefix.strip("/"), prefix=prefix))
+    delete_records(where, "one/")
+    left = {study.study_name.split("/")[0] for study in open_storage(where).get_all_studies()}
+    assert left == {"one-2"}

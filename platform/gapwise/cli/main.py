@@ -64,18 +64,24 @@ def _run() -> int:
         with answer_alone() if "--json" in sys.argv else nullcontext():
             code = app(standalone_mode=False)  # the exit code of a `typer.Exit` comes back as a value
     except GapwiseError as error:
-        return _refused(str(error))
+        return _refused(str(_itself(error)))
     except _UsageError as error:
         where = f"{error.ctx.command_path}: " if error.ctx is not None else ""
         words = " ".join(error.format_message().split())
         return _refused(f"{where}{words}") if words else 2  # no words: the help was shown instead
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        cause = _itself(error)
+        if cause.errno not in _NO_ROOM:
             raise
-        return _refused(f"{error.filename or 'the disk'}: cannot be written: {error.strerror}")
+        return _refused(f"{cause.filename or 'the disk'}: cannot be written: {cause.strerror}")
     except (typer.Abort, KeyboardInterrupt):
         return _stopped()
     return _stopped() if code == _INTERRUPTED else int(code or 0)
+
+
+def _itself(error: Any) -> Any:
+    """An error that another process raised comes through Ray in a wrapper whose words are a traceback."""
+    return getattr(error, "cause", None) or error
 
 
 def _refused(line: str) -> int:

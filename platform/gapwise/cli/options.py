@@ -75,4 +75,4 @@ def size(text: str) -> int:
         raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB") from error
     if not 0 <= value < math.inf:
         raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB")
-    return int(value)
+    return round(value)

@@ -52,8 +52,7 @@ class StudyDisplay:
                 self._say_finished(_ending(event))
 
     def _say_finished(self, what: str) -> None:
-        tally = self._counter.now()
-        self._say(f"{tally.stage} {tally.finished}/{tally.total}: {what}")
+        self._say(f"{self._counter.progress()}: {what}")
 
     def _say(self, line: str) -> None:
         if self._live is None:

@@ -110,13 +110,15 @@ def _carry_out(plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, r
     from gapwise.cli.progress import StudyDisplay
     from gapwise.distributed.lock import DriverLock
     from gapwise.reporting.curves import log_study
-    from gapwise.tracking.study_run import StudyRun
+    from gapwise.tracking.study_run import StudyName, StudyRun
     from gapwise.tuning.delivery import Delivery
     from gapwise.tuning.logbook import Logbook
+    from gapwise.tuning.record import recorded_study
     from gapwise.tuning.study import run_study
 
     with DriverLock(plan.folder):
-        run = StudyRun.begin(tracking, home(), plan.name, plan.space, dataset, resume=resume)
+        study = StudyName(plan.name, recorded_study(plan.folder).get("id"))
+        run = StudyRun.begin(tracking, home(), study, plan.space, dataset, resume=resume)
         logbook = Logbook(run, plan.space.train.objective.metric)
         with Delivery(plan.record.events, logbook) as delivery, StudyDisplay(plan) as display:
             result = run_study(plan, display, [display], run.run_id)

@@ -54,6 +54,8 @@ def write_tensors(file: Path, tensors: Mapping[str, Tensor], header: dict[str, A
     temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         save_file(dict(tensors), temporary, metadata={"gapwise": json.dumps(header)})
+        with temporary.open("rb") as opened:  # else a power cut may leave the new name with nothing behind it
+            os.fsync(opened.fileno())
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)

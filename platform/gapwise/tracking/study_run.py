@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from mlflow.exceptions import MlflowException
 from pydantic import BaseModel
@@ -17,6 +18,14 @@ from gapwise.tracking.inputs import data_input
 from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, reopen_run, start_run
 
 
+class StudyName(NamedTuple):
+    """Which study a parent run is of."""
+
+    name: str
+    own: str | None
+    """Told apart by it from studies of the same name, on a server that several homes share; None in older studies."""
+
+
 class StudyRun:
     """The parent run, and the children below it. All but `begin` raise TrackingDown or TrackingRefused."""
 
@@ -26,14 +35,14 @@ class StudyRun:
 
     @classmethod
     def begin(
-        cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset, *, resume: bool
+        cls, tracking: Tracking, home: Home, study: StudyName, space: SearchSpec, dataset: Dataset, *, resume: bool
     ) -> "StudyRun":
-        """A new run, or with `resume` the newest of this name and data: names alone are not unique on a server.
+        """A new run, or with `resume` the newest of this study and data.
 
         Raises RegistryError where the server does not answer.
         """
         try:
-            return cls._begin(tracking, home, name, space, dataset, resume)
+            return cls._begin(tracking, home, study, space, dataset, resume)
         except MlflowException as error:
             raise RegistryError(
                 f"the tracking server does not answer: {first_line(error)}", where=tracking.uri
@@ -41,14 +50,16 @@ class StudyRun:
 
     @classmethod
     def _begin(
-        cls, tracking: Tracking, home: Home, name: str, space: SearchSpec, dataset: Dataset, resume: bool
+        cls, tracking: Tracking, home: Home, study: StudyName, space: SearchSpec, dataset: Dataset, resume: bool
     ) -> "StudyRun":
         experiment = experiment_id(tracking, home, dataset.manifest.name)
         identity = {
             "gapwise.kind": "study",
-            "gapwise.study": name,
+            "gapwise.study": study.name,
             "gapwise.data_fingerprint": dataset.manifest.fingerprint,
         }
+        if study.own is not None:
+            identity["gapwise.study_id"] = study.own
         known = find_run(tracking, experiment, identity) if resume else None
         if known is not None:
             reopen_run(tracking, known)
@@ -58,7 +69,7 @@ class StudyRun:
             "gapwise.spec_fingerprint": fingerprint(space),
             "mlflow.note.content": space.question,
         }
-        run_id = start_run(tracking, experiment, name, tags=tags)
+        run_id = start_run(tracking, experiment, study.name, tags=tags)
         params = {
             "arms": ", ".join(space.arm_names()),
             "trials": space.trials,

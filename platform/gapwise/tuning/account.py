@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from gapwise.spec.search import BASELINE
-from gapwise.tuning.assignment import count_states
+from gapwise.tuning.assignment import count_states, stopped_early
 from gapwise.tuning.reading import Study, TrialRecord
 from gapwise.tuning.space import describe
 
@@ -71,7 +71,7 @@ def stage(study: Study) -> Stage:
 
 def epochs_saved(study: Study) -> int:
     """Epochs that pruned trials were not trained for."""
-    pruned = [one for one in study.of("search") if one.outcome.state == "pruned"]
+    pruned = [one for one in study.of("search") if stopped_early(one.outcome)]
     return sum(study.space.train.epochs - (one.epochs or 0) for one in pruned)
 
 

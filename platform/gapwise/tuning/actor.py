@@ -15,6 +15,7 @@ from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.events import events_beside
 from gapwise.tuning.journal import JOURNAL_FILE
+from gapwise.tuning.record import shelf_prefix
 from gapwise.tuning.storage import JOURNAL
 
 _PATIENCE_SECONDS = 60.0
@@ -47,14 +48,14 @@ class BookActor(StudyBook):
     A driver that is killed leaves its actors a moment longer to live.
     """
 
-    def __init__(self, study: str, space: SearchSpec, record: Record) -> None:
+    def __init__(self, space: SearchSpec, record: Record) -> None:
         self._held = _lock(record.folder / "book.lock")
         own = record.storage == JOURNAL
         super().__init__(
             space,
             record.journal if own else record.storage,
             events=record.events,
-            prefix="" if own else f"{study}/",
+            prefix="" if own else shelf_prefix(record.folder),
             retry_failed=record.retry_failed,
         )
 
@@ -77,7 +78,7 @@ def _lock(file: Path) -> IO[str]:
 def running_book(study: str, space: SearchSpec, record: Record) -> Iterator[Any]:
     """The actor that owns the study's record, from when it is open until the context is left."""
     remote: Any = ray.remote(BookActor)
-    book = remote.options(name=actor_name(study), num_cpus=0).remote(study, space, record)
+    book = remote.options(name=actor_name(study), num_cpus=0).remote(space, record)
     try:
         ray.get(book.unfinished.remote())
         yield book

@@ -64,6 +64,11 @@ class Finished(NamedTuple):
     outcome: Outcome
 
 
+def stopped_early(outcome: Outcome) -> bool:
+    """Whether pruning saved epochs: not where the record of another trial answered."""
+    return outcome.state == "pruned" and outcome.duplicate_of is None
+
+
 def count_states(outcomes: Iterable[Outcome]) -> dict[str, int]:
     """Trials by how they ended, or that they did not yet."""
     counted = Counter(outcome.state for outcome in outcomes)

@@ -1,6 +1,7 @@
 """How long a study has been searched, over all its sessions; a killed driver loses two seconds of it at most."""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -8,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gapwise.distributed.progress import every
+
+_log = logging.getLogger(__name__)
 
 CLOCK_FILE = "clock.json"
 _EVERY_SECONDS = 2.0
@@ -18,8 +21,17 @@ class SearchClock:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / CLOCK_FILE
-        self._before = float(json.loads(self._file.read_text())["search_seconds"]) if self._file.exists() else 0.0
+        self._before = self._read()
         self._began: float | None = None
+
+    def _read(self) -> float:
+        try:
+            return float(json.loads(self._file.read_text())["search_seconds"])
+        except FileNotFoundError:
+            return 0.0
+        except (ValueError, KeyError, TypeError):  # emptied by a power cut
+            _log.warning("%s cannot be read: the budget of wall time begins anew", self._file)
+            return 0.0
 
     @property
     def seconds(self) -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.tuning.assignment import Assignment
+from gapwise.tuning.journal import whole_or_nothing
 
 
 class Event(NamedTuple):
@@ -50,7 +51,7 @@ class EventLog:
         if self._knows(event):
             return
         line = json.dumps(event._asdict() | {"assignment": assignment._asdict()}, separators=(",", ":"))
-        with self._file.open("ab") as opened:
+        with whole_or_nothing(self._file), self._file.open("ab") as opened:
             opened.write(line.encode() + b"\n")
             opened.flush()
             os.fsync(opened.fileno())

@@ -2,11 +2,16 @@
 
 Optuna's journal file does not survive a torn last line: the next write glues two records together and the study
 becomes unreadable. So before opening, under a lock of our own, the tail after the last newline is set aside as
-`*.torn` and the lock of a writer that no longer lives is cleared.
+`*.torn` and the lock of a writer that no longer lives is cleared. A writer that lives takes back what a full disk let
+it write by half.
 """
 
+import os
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
@@ -35,4 +40,22 @@ def open_journal(journal: Path) -> JournalStorage:
     """The repaired journal as Optuna storage."""
     journal.parent.mkdir(parents=True, exist_ok=True)
     repair(journal)
-    return JournalStorage(JournalFileBackend(str(journal)))
+    return JournalStorage(_WholeLines(str(journal)))
+
+
+@contextmanager
+def whole_or_nothing(file: Path) -> Iterator[None]:
+    """What is appended to a file inside is taken back where that fails half-way; the next line would be glued to it."""
+    before = file.stat().st_size if file.exists() else 0
+    try:
+        yield
+    except OSError:
+        if file.exists():
+            os.truncate(file, before)
+        raise
+
+
+class _WholeLines(JournalFileBackend):
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with whole_or_nothing(Path(self._file_path)):
+            super().append_logs(logs)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def open_study(folder: Path, asked: Asked, *, resume: bool) -> None:
     if not resume:
         folder.mkdir(parents=True, exist_ok=True)
         temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
-        where = {"dataset": asked.dataset.manifest.name, "data": str(asked.dataset.folder)}
+        where = {"dataset": asked.dataset.manifest.name, "data": str(asked.dataset.folder), "id": secrets.token_hex(4)}
         temporary.write_text(json.dumps(asked.record() | where, indent=1))
         temporary.replace(folder / STUDY_FILE)
 

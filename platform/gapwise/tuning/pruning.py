@@ -3,10 +3,10 @@
 A trial is judged by the best objective it had up to an epoch, because the best epoch is what it will be known by.
 *ASHA* (Li et al. 2020) compares at rungs: `min_epochs`, then each `reduction` times the one before. *Hyperband* (Li et
 al. 2018) deals trials to brackets whose first rung is later and later, each an ASHA of its own, against the risk that
-early epochs say little. *Median* (Golovin et al. 2017) compares at every epoch from `min_epochs` on. There is no rung
-past the middle of a training: what is left then is cheaper to finish than to throw away (ours).
+early epochs say little. *Median* (Golovin et al. 2017) compares at every epoch from `min_epochs` on. But for the first
+there is no rung past the middle of a training: what is left then is cheaper to finish than to throw away (ours).
 
-What a died driver had told but not heard is told again and judged again, on the same numbers.
+What a driver that died had told but not heard is judged when it is told again, on what is known by then.
 """
 
 import hashlib
@@ -49,8 +49,6 @@ class Pruning:
         return best > sorted_costs[survivors - 1]
 
     def _decides(self, number: int, epoch: int) -> bool:
-        if self._spec.name == "median":
-            return epoch >= self._spec.min_epochs
         return self._spec.name != "none" and epoch in self._brackets[self._bracket(number)]
 
     def _bracket(self, number: int) -> int:
@@ -58,8 +56,10 @@ class Pruning:
 
 
 def brackets(spec: PrunerSpec, epochs: int) -> list[list[int]]:
-    """Rungs of each bracket. ASHA has one bracket; Hyperband's begin a rung later each, and the last has none."""
+    """Rungs of each bracket: Hyperband's begin a rung later each, and the last has none; other rules have one."""
     rungs = [spec.min_epochs] if spec.min_epochs < epochs else []
+    if rungs and spec.name == "median":
+        return [[*rungs, *range(spec.min_epochs + 1, epochs // 2 + 1)]]
     while rungs and rungs[-1] * spec.reduction <= epochs / 2:
         rungs.append(rungs[-1] * spec.reduction)
     return [rungs[first:] for first in range(len(rungs) + 1)] if spec.name == "hyperband" else [rungs]

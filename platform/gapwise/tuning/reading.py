@@ -19,9 +19,9 @@ from gapwise.errors import GapwiseError, StudyError
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import read_back, tried_again
-from gapwise.tuning.assignment import PHASES, Assignment, Outcome, Phase
+from gapwise.tuning.assignment import PHASES, Assignment, Outcome, Phase, count_states
 from gapwise.tuning.journal import JOURNAL_FILE
-from gapwise.tuning.record import STUDY_FILE, recorded_study
+from gapwise.tuning.record import STUDY_FILE, recorded_study, shelf_prefix
 from gapwise.tuning.result import RESULT_FILE, StudyResult, load_result
 from gapwise.tuning.storage import JOURNAL, open_storage
 
@@ -129,7 +129,7 @@ def _read(folder: Path, space: SearchSpec, storage: str) -> tuple[list[TrialReco
     """Everything that was handed out, in the order of phases, arms and numbers, and how many repeats wait."""
     if storage == JOURNAL:
         return _read_journal(folder / JOURNAL_FILE, space)
-    return _trials(open_storage(storage), f"{folder.name}/", space)
+    return _trials(open_storage(storage), shelf_prefix(folder), space)
 
 
 class _Replay(BaseJournalBackend):
@@ -181,10 +181,11 @@ def _trials(storage: BaseStorage, prefix: str, space: SearchSpec) -> tuple[list[
 
 
 def _result(studies: Path, name: str, trials: list[TrialRecord], waiting: int) -> StudyResult | None:
-    """The result, if it is there and the study did not grow since."""
+    """The result, if it is there and of just these trials: a study may grow, or try failures again."""
     if not (studies / name / RESULT_FILE).exists():
         return None
     result = load_result(studies, name)
     searched = [one for one in trials if one.assignment.phase == "search"]
+    counted = count_states(one.outcome for one in searched)
     open_still = waiting or any(one.outcome.state == "running" for one in trials)
-    return None if open_still or len(searched) != sum(result.trials.values()) else result
+    return None if open_still or counted != result.trials else result

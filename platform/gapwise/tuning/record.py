@@ -24,6 +24,12 @@ def plain_space(space: SearchSpec) -> dict[str, Any]:
     return space.model_dump(mode="json", exclude=left_out)
 
 
+def shelf_prefix(folder: Path) -> str:
+    """Before the names of a study's Optuna studies in a database, where studies of other homes may have its name."""
+    own = recorded_study(folder).get("id")  # None in studies of older versions
+    return f"{folder.name}/" if own is None else f"{folder.name}-{own}/"
+
+
 def recorded_study(folder: Path) -> dict[str, Any]:
     """What the study in this folder was asked; older records are completed by today's defaults.
 

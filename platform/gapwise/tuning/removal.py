@@ -11,21 +11,33 @@ from gapwise.distributed.lock import DriverLock
 from gapwise.errors import StudyError
 from gapwise.spec.home import Home
 from gapwise.tuning.reading import Study, study_folder
+from gapwise.tuning.record import recorded_study, shelf_prefix
 from gapwise.tuning.retention import Item, Kind, Model, free_paths
+from gapwise.tuning.storage import JOURNAL, delete_records
 
 
 def delete_study(home: Home, name: str) -> None:
     """Remove a study; its MLflow runs and registered versions stay.
 
-    It leaves its name in one step, so that no half of a study is ever found. Raises StudyError for an unknown name, and
-    where a driver has it.
+    Its records in a database go first; then its folder leaves its name in one step, so that no half of a study is ever
+    found. Raises StudyError for an unknown name, where a driver has it, and where the database does not answer.
     """
     folder = study_folder(home.studies, name)
     grave = home.trash / f"{name}.{time.time_ns()}"
     with DriverLock(folder):
+        _delete_records(folder)
         grave.parent.mkdir(exist_ok=True)
         folder.rename(grave)
     shutil.rmtree(grave)
+
+
+def _delete_records(folder: Path) -> None:
+    try:
+        storage = str(recorded_study(folder)["storage"])
+    except StudyError:  # a record that says nothing any more must not keep its folder for ever
+        return
+    if storage != JOURNAL:
+        delete_records(storage, shelf_prefix(folder))
 
 
 def removable(home: Home, studies: Iterable[Study], kept: Collection[Model]) -> list[Item]:

@@ -5,13 +5,14 @@ runs alone, so a resumed study decides as the one that was killed, whoever ended
 run whose predictions are gone stays in the race. The price of rounds is a barrier: near the end of one, devices wait.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from gapwise.data.protocols import build_protocol
 from gapwise.data.store import open_dataset
-from gapwise.errors import StudyError
+from gapwise.errors import CheckpointError, StudyError
 from gapwise.evaluation.metrics import Real
 from gapwise.evaluation.paired import draw_resamples, resampled
 from gapwise.tuning.arm import Repeat
@@ -20,6 +21,8 @@ from gapwise.tuning.elimination import Chances, Configuration, Dropped, Round, g
 from gapwise.tuning.predictions import load_predictions, predictions_file
 from gapwise.tuning.selection import chosen_again, conditions_of
 from gapwise.tuning.trial import Place
+
+_log = logging.getLogger(__name__)
 
 RunRound = Callable[[list[Repeat]], list[Finished]]
 """Runs those that have not run yet and gives every finished run of the second phase."""
@@ -90,7 +93,12 @@ class _Figures:
         )
 
     def _read(self, run: Finished) -> None:
-        outputs = load_predictions(predictions_file(Path(self._place.folder), run.assignment))
+        file = predictions_file(Path(self._place.folder), run.assignment)
+        try:
+            outputs = load_predictions(file)
+        except CheckpointError as error:
+            _log.warning("%s; it counts as missing, so %s stays in the race", error, run.assignment.key)
+            outputs = None
         if outputs is not None:
             figures = resampled(self._metric, outputs.values, self._valid.labels, self._shape, self._resamples)
             self._known[run.assignment.key] = figures

@@ -39,9 +39,21 @@ def checked_storage(where: str) -> str:
         raise SpecError(f"not a storage, got {where!r}", where="--storage", allowed=ALLOWED) from error
     if url.drivername not in _DRIVERS:
         raise SpecError(f"no storage of kind {url.drivername!r}", where="--storage", allowed=ALLOWED)
-    if url.password is not None:
+    if url.password is not None or "password" in url.query:
         raise SpecError("a password in the URL", where="--storage", allowed="PGPASSWORD or ~/.pgpass")
-    return where
+    if url.drivername != "sqlite":
+        return where
+    if url.database in (None, "", ":memory:"):
+        raise SpecError(f"a study must outlive its process, got {where}", where="--storage", allowed="sqlite:///FILE")
+    return url.set(database=str(Path(url.database).absolute())).render_as_string()
+
+
+def delete_records(where: str, prefix: str) -> None:
+    """Remove from a database what `prefix` begins the name of. Raises StudyError where it does not answer."""
+    storage = open_storage(where)
+    for study in storage.get_all_studies():
+        if study.study_name.startswith(prefix):
+            storage.delete_study(study._study_id)
 
 
 def open_storage(where: Path | str) -> BaseStorage:

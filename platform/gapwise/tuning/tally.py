@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase, count_states
+from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase, count_states, stopped_early
 from gapwise.tuning.events import Event
 from gapwise.tuning.reading import TrialRecord
 from gapwise.tuning.selection import Standing, first_of, standings
@@ -94,6 +94,11 @@ class Counter:
                 seen.outcome = Outcome(**event.body)
                 self._finished += 1
 
+    def progress(self) -> str:
+        """The stage, and how many of its runs have ended."""
+        with self._lock:
+            return f"{self._stage} {self._finished}/{self._total}"
+
     def now(self) -> Tally:
         with self._lock:
             seconds = self._clock() - self._began
@@ -105,9 +110,7 @@ class Counter:
                 total=self._total,
                 seconds=seconds,
                 seconds_left=self._left(seconds, present),
-                epochs_saved=sum(
-                    one.epochs - one.epoch for one in self._seen.values() if one.outcome.state == "pruned"
-                ),
+                epochs_saved=sum(one.epochs - one.epoch for one in self._seen.values() if stopped_early(one.outcome)),
                 arms={
                     arm: _arm([one for one in present if one.assignment.arm == arm]) for arm in self._space.arm_names()
                 },

@@ -26,6 +26,8 @@ def watched(seconds: float | None, tell: Callable[[str], None], folder: Path) ->
             return
         with (folder / STACKS_FILE).open("w") as stacks:
             faulthandler.dump_traceback(stacks)
+        if left.is_set():  # just in time after all; this process may have its next run already
+            return
         tell(f"timeout: ran longer than {seconds:g} s (stacks: {folder / STACKS_FILE})")
         os._exit(1)
 
