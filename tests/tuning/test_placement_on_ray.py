@@ -1,0 +1,136 @@
+"""Memory and cores on a real local cluster of four logical CPUs, through Ray Tune and Ray Train.
+
+Faked, inside the workers: memory, as models that fit so many samples only. The functions that do it are defined in the
+tests, so that Ray sends them along.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+
+from gapwise.spec.search import SearchSpec
+from gapwise.tuning import executor
+from gapwise.tuning.actor import Record, running_book
+from gapwise.tuning.assignment import Finished
+from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.trial import Place
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+SPACE: dict[str, Any] = {
+    "question": "does it fit?",
+    "trials": 1,
+    "common": {"model.width": 16, "model.heads": 2, "model.depth": 1, "model.summary_tokens": 2},
+    "train": {
+        "epochs": 2,
+        "patience": 0,
+        "batch_size": 200,
+        "objective": {"metric": "mae"},
+        "protocol": {"rates": [0.0, 0.5]},
+    },
+    "arms": {"prlf": {}},
+    "pruner": {"name": "none"},
+}
+
+
+def searched(data: Path, folder: Path, **changes: Any) -> dict[str, Finished]:
+    """Both arms at once, a trial each."""
+    folder.mkdir()
+    space = SearchSpec.model_validate(SPACE | changes)
+    with running_book(folder.name, space, Record(folder)) as book:
+        run_phase(book, PhaseRun("search", folder.name, Place(space, str(data), str(folder)), concurrency=2))
+        finished: list[Finished] = ray.get(book.finished.remote("search"))
+        return {one.assignment.key: one for one in finished}
+
+
+def inside(most: int, notes: Path) -> Callable[[], None]:
+    """What a worker does first: from then on models fit `most` samples, and its threads are noted when one runs."""
+
+    def prepare() -> None:
+        import os
+
+        import torch
+        from threadpoolctl import threadpool_info
+
+        from gapwise.models.catalogue import MODELS
+
+        os.environ.pop("OMP_NUM_THREADS", None)
+        torch.set_num_threads(3)
+        for kind in MODELS.values():
+            whole: Any = kind.__dict__.get("whole", kind.forward)
+
+            def forward(self: Any, incomplete: Any, *others: Any, whole: Any = whole) -> Any:
+                blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+                seen = {"torch": torch.get_num_threads(), "blas": max(blas), "omp": os.environ["OMP_NUM_THREADS"]}
+                with notes.open("a") as opened:
+                    opened.write(json.dumps({"samples": incomplete.size, **seen}) + "\n")
+                if incomplete.size > most:
+                    raise torch.OutOfMemoryError("CUDA out of memory")
+                return whole(self, incomplete, *others)
+
+            kind.whole, kind.forward = whole, forward  # type: ignore[attr-defined, method-assign]
+
+    return prepare
+
+
+def noted(notes: Path, name: str) -> set[Any]:
+    return {json.loads(line)[name] for line in notes.read_text().splitlines()}
+
+
+def check(found: dict[str, Finished], micro_batch: int) -> None:
+    assert {key: one.outcome.state for key, one in found.items()} == {"prlf-0": "complete", "late_fusion-0": "complete"}
+    assert {one.assignment.micro_batch for one in found.values()} == {micro_batch}
+    assert {key: one.outcome.objective_changed for key, one in found.items()} == {
+        "prlf-0": True,
+        "late_fusion-0": False,
+    }
+
+
+def test_trials_that_do_not_fit_are_cut_and_keep_to_their_cores(
+    ray_cluster: None, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = inside(most=60, notes=tmp_path / "notes")
+
+    def cramped(config: dict[str, Any]) -> None:
+        from gapwise.tuning.executor import warm_trainable
+
+        prepare()
+        warm_trainable(config)
+
+    monkeypatch.setattr(executor, "warm_trainable", cramped)
+    check(searched(small, tmp_path / "warm"), micro_batch=50)
+    assert max(noted(tmp_path / "notes", "samples")) == 200
+    for name, threads in (("torch", {2}), ("blas", {2}), ("omp", {"2"})):
+        assert noted(tmp_path / "notes", name) == threads, "two trials on four cores"
+
+
+def test_two_workers_a_trial_on_all_cores_are_started_again_when_one_does_not_fit(
+    ray_cluster: None, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = inside(most=40, notes=tmp_path / "notes")
+
+    def cramped(config: dict[str, Any]) -> None:
+        from gapwise.tuning import executor as there
+
+        def worker(config: dict[str, Any]) -> None:
+            from gapwise.distributed.threads import keep_to_own_cpus
+            from gapwise.tuning.executor import train_worker
+
+            prepare()
+            keep_to_own_cpus()
+            train_worker(config)
+
+        run_workers = there.run_workers
+        there.run_workers = lambda _, *rest, **named: run_workers(worker, *rest, **named)  # type: ignore[assignment]
+        there.train_trainable(config)
+
+    monkeypatch.setattr(executor, "train_trainable", cramped)
+    found = searched(small, tmp_path / "train", executor="train", workers_per_trial=2)
+    check(found, micro_batch=25)
+    assert noted(tmp_path / "notes", "torch") == {1}
+    attempts = sorted(one.name for one in (tmp_path / "train" / "train").iterdir())
+    assert attempts == [f"{arm}-0-attempt-{number}" for arm in ("late_fusion", "prlf") for number in (1, 2)]
