@@ -26,7 +26,7 @@ SPACE: dict[str, Any] = {
     "trials": 1,
     "common": {"model.width": 16, "model.heads": 2, "model.depth": 1, "model.summary_tokens": 2},
     "train": {
-        "epochs": 2,
+        "epochs": 1,
         "patience": 0,
         "batch_size": 200,
         "objective": {"metric": "mae"},
@@ -48,7 +48,7 @@ def searched(data: Path, folder: Path, **changes: Any) -> dict[str, Finished]:
 
 
 def inside(most: int, notes: Path) -> Callable[[], None]:
-    """What a worker does first: from then on models fit `most` samples, and its threads are noted when one runs."""
+    """What a worker does first: from then on models fit `most` samples, and note the threads they found."""
 
     def prepare() -> None:
         import os
@@ -60,14 +60,21 @@ def inside(most: int, notes: Path) -> Callable[[], None]:
 
         os.environ.pop("OMP_NUM_THREADS", None)
         torch.set_num_threads(3)
+        seen: dict[str, Any] = {}
+
+        def note(samples: int) -> None:
+            if not seen:
+                blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
+                seen.update(torch=torch.get_num_threads(), blas=max(blas), omp=os.environ["OMP_NUM_THREADS"])
+                torch.set_num_threads(1)  # On a busy machine further threads wait for very long.
+            with notes.open("a") as opened:
+                opened.write(json.dumps({"samples": samples, **seen}) + "\n")
+
         for kind in MODELS.values():
             whole: Any = kind.__dict__.get("whole", kind.forward)
 
             def forward(self: Any, incomplete: Any, *others: Any, whole: Any = whole) -> Any:
-                blas = [one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"]
-                seen = {"torch": torch.get_num_threads(), "blas": max(blas), "omp": os.environ["OMP_NUM_THREADS"]}
-                with notes.open("a") as opened:
-                    opened.write(json.dumps({"samples": incomplete.size, **seen}) + "\n")
+                note(incomplete.size)
                 if incomplete.size > most:
                     raise torch.OutOfMemoryError("CUDA out of memory")
                 return whole(self, incomplete, *others)
