@@ -28,7 +28,12 @@ from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 
 SPEC = TrainSpec.model_validate(
-    {"model": {"name": "late_fusion", "width": 64, "encoder": "statistics"}, "epochs": 1, "batch_size": 64}
+    {
+        "model": {"name": "late_fusion", "width": 64, "encoder": "statistics"},
+        "protocol": {"rates": [0.0, 0.5]},
+        "epochs": 1,
+        "batch_size": 64,
+    }
 )
 
 

@@ -5,6 +5,7 @@ tests, so that Ray sends them along.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import ray
 
+from gapwise.cli.main import main
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning import executor
 from gapwise.tuning.actor import Record, running_book
@@ -141,3 +143,22 @@ def test_two_workers_a_trial_on_all_cores_are_started_again_when_one_does_not_fi
     assert noted(tmp_path / "notes", "torch") == {1}
     attempts = sorted(one.name for one in (tmp_path / "train" / "train").iterdir())
     assert attempts == [f"{arm}-0-attempt-{number}" for arm in ("late_fusion", "prlf") for number in (1, 2)]
+
+
+def test_more_trials_at_once_than_fit_are_refused_before_there_is_a_study(
+    ray_cluster: None,
+    small: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "space.yaml").write_text(json.dumps(SPACE))
+    monkeypatch.setenv("GAPWISE_HOME", str(tmp_path / "home"))
+    words = ["gapwise", "tune", str(tmp_path / "space.yaml"), "--data", str(small), "--concurrency", "64"]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said == "error: --concurrency: 64 trials at once do not fit (allowed: at most 4 on 0 GPU, 4 CPU)\n"
+    assert not (tmp_path / "home" / "studies").exists()
