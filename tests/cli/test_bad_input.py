@@ -213,6 +213,10 @@ def put(*path: str, value: Any) -> Change:
     return change
 
 
+def shared_gpus_through_ray_train(mapping: dict[str, Any]) -> None:
+    mapping |= {"trials_per_device": 2, "executor": "train"}
+
+
 LR = "optimiser.lr"
 
 
@@ -237,6 +241,9 @@ LR = "optimiser.lr"
         (put("train", "protocol", "rates", value=[0.5, 0.3]), ["train.protocol.rates", "ascending"]),
         (put("trials", value=0), ["trials", "got 0"]),
         (put("workers_per_trial", value=2), ["workers_per_trial above 1 needs executor: train"]),
+        (shared_gpus_through_ray_train, ["trials_per_device above 1 needs executor: warm"]),
+        (put("train", "micro_batch", value=0), ["train.micro_batch", "got 0"]),
+        (put("train", "objective", value={"metric": "loss"}), ["train.objective.metric", "'mae'", "got 'loss'"]),
     ],
     ids=[
         "unknown key",
@@ -250,6 +257,9 @@ LR = "optimiser.lr"
         "descending rates",
         "no trials",
         "workers without train",
+        "shared GPUs through Ray Train",
+        "no sample at once",
+        "a metric that no trial reports",
     ],
 )
 def test_a_wrong_search_space_is_refused_by_key_path(

@@ -323,3 +323,19 @@ def test_where_the_registry_does_not_answer_nothing_is_freed_or_deleted(
 
 def test_a_size_is_exact_to_the_byte() -> None:
     assert all(size(f"{count / 1000}kB") == count for count in range(1_000_000, 1_000_500))
+
+
+def test_a_trial_that_was_cut_for_memory_says_so(call: Call, studies: Path, write_study: WriteStudy) -> None:
+    from gapwise.tuning.book import StudyBook
+    from gapwise.tuning.reading import read_study
+
+    folder = write_study(studies, "one", until="search")
+    book = StudyBook(read_study(studies, "one").space, folder / "journal.log")
+    running = book.next_search()
+    assert running is not None and book.out_of_memory(running) is not None
+
+    rows = {row["trial"]: row for row in body(call("study", "trials", "one", "--json"))["trials"]}
+    cut = [row["trial"] for row in rows.values() if row["objective_changed"] and row["micro_batch"] == 16]
+    assert cut == [running.key] == ["prlf-3"]
+    said = " ".join(call("study", "trials", "one").out.split())
+    assert "micro-batch 16" in said and said.count("objective changed") == 1

@@ -14,7 +14,6 @@ from torch import distributed as dist
 from torch.multiprocessing.spawn import spawn
 from torch.nn.parallel import DistributedDataParallel
 
-from gapwise.data.batch import ModalityBatch
 from gapwise.data.shape import Task
 from gapwise.models.catalogue import build_model
 from gapwise.models.collective import WorkerGroup
@@ -27,9 +26,11 @@ from gapwise.testing.model_contract import (
     synthetic_shape,
     synthetic_statistics,
 )
+from gapwise.training.parts import in_parts
 
 CASES: dict[str, tuple[ModelSpec, Task]] = {
     "late_fusion": (LateFusionSpec(), "regression"),
+    "late_fusion in parts": (LateFusionSpec(), "regression"),
     "promise": (PromiseSpec(prompt_length=3, scenario_length=2, projection=8), "regression"),
     "promise without prompts": (PromiseSpec(prompt_length=0), "regression"),
     "promise classes": (PromiseSpec(prompt_length=3, scenario_length=2, projection=8), "classification"),
@@ -41,37 +42,38 @@ CASES: dict[str, tuple[ModelSpec, Task]] = {
     "prlf ema": (PrlfSpec(fisher="ema", fisher_every=1), "regression"),
 }
 Found = list[tuple[dict[str, tuple[dict[str, Tensor], State, Tensor]], tuple[Tensor, Tensor]]]
-SHARDS = (slice(0, None, 2), slice(1, None, 2))
+SAMPLES = 9
+MICRO_BATCH = {"late_fusion in parts": 2}
+"""Of the two workers; the one that they are compared with takes the whole batch."""
 
 
-def part(batch: ModalityBatch, rows: slice) -> ModalityBatch:
-    values = {name: value[rows] for name, value in batch.values.items()}
-    attend = {name: mask[rows] for name, mask in batch.attend.items()}
-    return ModalityBatch(values, attend, batch.labels[rows], batch.rows[rows])
-
-
-def two_steps(case: str, rows: slice, workers: Collective) -> tuple[dict[str, Tensor], State, Tensor]:
+def two_steps(case: str, rank: int, workers: Collective) -> tuple[dict[str, Tensor], State, Tensor]:
     """Gradients of the second step, through DDP where there are workers, from the state that the first step and its
     refresh have left."""
     spec, task = CASES[case]
     shape = synthetic_shape(3, task)
     model = build_model(small(spec), shape, synthetic_statistics(shape), 0).double()
-    complete = complete_batch(shape, 9)
-    views = part(incomplete_batch(complete), rows), part(complete, rows)
+    complete = complete_batch(shape, SAMPLES)
+    rows = slice(rank, None, workers.world)
+    views = incomplete_batch(complete).part(rows), complete.part(rows)
     state = model(*views, model.initial_state(), Quiet(), workers).state
     state = model.refresh(views[0], state, 1, workers)
     trained = DistributedDataParallel(model) if workers.world > 1 else model
-    loss = trained(*views, state, Quiet(), workers)
-    loss.total.backward()
+    total = torch.zeros(())
+    most = MICRO_BATCH.get(case) if workers.world > 1 else None
+    for part in in_parts(SAMPLES, (rank, workers.world), most):
+        loss = trained(*(view.part(part.rows) for view in views), state, Quiet(), workers)
+        (part.weight * loss.total).backward()
+        total, state = total + part.weight * loss.total.detach(), loss.state
     gradients = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
-    return gradients, loss.state, loss.total.detach()
+    return gradients, state, total
 
 
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     group = WorkerGroup()
-    found = {case: two_steps(case, SHARDS[rank], group) for case in CASES}
+    found = {case: two_steps(case, rank, group) for case in CASES}
     gathered = group.gather(torch.arange(3 - 2 * rank)), group.gather(torch.tensor([rank == 1]))
     torch.save((found, gathered), f"{folder}/{rank}.pt")
     dist.destroy_process_group()
@@ -87,7 +89,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
 
 @pytest.mark.parametrize("case", list(CASES))
 def test_two_workers_average_to_one_workers_gradient(found: Found, case: str) -> None:
-    gradients, state, total = two_steps(case, slice(None), Alone())
+    gradients, state, total = two_steps(case, 0, Alone())
     (first, first_state, first_total), (second, second_state, second_total) = (one[0][case] for one in found)
     torch.testing.assert_close((first_total + second_total) / 2, total, rtol=1e-6, atol=1e-12)
     for name, expected in gradients.items():

@@ -117,6 +117,8 @@ def test_a_row_has_what_a_person_compares(made: ReadStudy) -> None:
         "epochs": 2,
         "seconds": 2.5,
         "reason": "",
+        "micro_batch": None,
+        "objective_changed": False,
         "values": {},
     }
     assert set(rows["prlf-1"]["values"]) == {"optimiser.lr"}

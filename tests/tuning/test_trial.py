@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from gapwise.data.batch import ModalityBatch
 from gapwise.data.store import open_dataset
 from gapwise.errors import CheckpointError
 from gapwise.evaluation.grid import score_grid
@@ -44,13 +45,18 @@ SPACE = SearchSpec.model_validate(
 class Line:
     """Says "go on" for as long as it has no other verdict left."""
 
-    def __init__(self, *verdicts: Verdict, ended: bool = False) -> None:
+    def __init__(self, *verdicts: Verdict, ended: bool = False, retries: bool = False) -> None:
         self.outcomes: list[Outcome] = []
+        self._retries = retries
         self.epochs: list[int] = []
         self._verdicts, self._ended = list(verdicts), ended
 
-    def begin(self, assignment: Assignment) -> bool:
-        return not self._ended
+    def begin(self, assignment: Assignment) -> Assignment | None:
+        return None if self._ended else assignment
+
+    def out_of_memory(self, assignment: Assignment) -> Assignment | None:
+        """As the book says it: once."""
+        return assignment._replace(micro_batch=50) if assignment.micro_batch is None and self._retries else None
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         self.epochs.append(epoch)
@@ -136,6 +142,66 @@ def test_an_exception_is_an_ending_with_its_reason_and_a_traceback_in_a_file(
     assert outcome.state == "failed"
     assert outcome.reason.startswith(reason)
     assert "Traceback" in (trial_folder(place, ONE) / ERROR_FILE).read_text()
+
+
+class Cramped(nn.Module):
+    """A GPU on which `most` samples fit; it says where it was asked for more."""
+
+    def __init__(self, model: nn.Module, most: int) -> None:
+        super().__init__()
+        self.model, self.most = model, most
+        self.sizes: list[int] = []
+
+    def forward(self, incomplete: ModalityBatch, *others: Any) -> Any:
+        self.sizes.append(incomplete.size)
+        if incomplete.size > self.most:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.model(incomplete, *others)
+
+
+def test_a_run_that_does_not_fit_is_tried_once_more_in_parts(small: Path, tmp_path: Path) -> None:
+    place = Place(LONGER, str(small), str(tmp_path))
+    gpus: list[Cramped] = []
+
+    def cramped(model: nn.Module) -> nn.Module:
+        gpus.append(Cramped(model, most=60))
+        return gpus[-1]
+
+    run(place, line := Line(retries=True), replace(job_of(place, ONE), wrap=cramped))
+    (outcome,) = line.outcomes
+    assert outcome.state == "complete"
+    assert [max(one.sizes) for one in gpus] == [200, 50]
+    assert "OutOfMemoryError" in (trial_folder(place, ONE) / ERROR_FILE).read_text()
+
+
+def test_a_retry_goes_on_from_the_last_checkpoint(small: Path, tmp_path: Path) -> None:
+    place = Place(LONGER, str(small), str(tmp_path))
+    steps = 0
+
+    class FillsUp(nn.Module):
+        """Memory is short from the second epoch on."""
+
+        def __init__(self, model: nn.Module) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, incomplete: ModalityBatch, *others: Any) -> Any:
+            nonlocal steps
+            steps += 1
+            if steps > 3 and incomplete.size > 60:
+                raise MemoryError
+            return self.model(incomplete, *others)
+
+    run(place, line := Line(retries=True), replace(job_of(place, ONE), wrap=FillsUp))
+    assert line.epochs == [1, 2, 3]
+    assert [outcome.state for outcome in line.outcomes] == ["complete"]
+
+
+def test_a_run_that_does_not_fit_in_parts_either_has_failed(small: Path, tmp_path: Path) -> None:
+    place = Place(LONGER, str(small), str(tmp_path))
+    run(place, line := Line(retries=True), replace(job_of(place, ONE), wrap=lambda model: Cramped(model, most=1)))
+    (outcome,) = line.outcomes
+    assert outcome.reason.startswith("OOM: OutOfMemoryError: CUDA out of memory")
 
 
 HANGS = """

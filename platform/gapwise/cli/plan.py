@@ -62,8 +62,9 @@ def _show(body: dict[str, Any]) -> None:
     )
     stdout.print(f"refit: at most {body['refit_runs']} runs")
     stdout.print(
-        f"executor {body['executor']}, {body['workers']} worker(s) a trial, {body['at_once']} trials at once: "
-        f"{body['resources']}"
+        f"executor {body['executor']}: {body['at_once']} trials at once, each with {body['trial_resources']}, "
+        f"of {body['resources']}",
+        soft_wrap=True,
     )
     if body["estimated_seconds"] is None:
         stdout.print("time: unknown: name a dataset with --data")

@@ -128,7 +128,7 @@ def trials(
             str(row["best_epoch"] or "-"),
             str(row["epochs"] or "-"),
             "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
-            row["reason"] or _values(row["values"]),
+            _memory(row) + (row["reason"] or _values(row["values"])),
         ]
         for row in rows
     ]
@@ -138,6 +138,13 @@ def trials(
         "objective: lower is better; of a running trial its best so far. -seedN: the second phase, mean over masks"
     )
     print_table(f"trials of {name}", columns, listed, caption=caption, words=("state", last))
+
+
+def _memory(row: dict[str, Any]) -> str:
+    if row["micro_batch"] is None:
+        return ""
+    changed = ", objective changed: left out of selection" if row["objective_changed"] else ""
+    return f"(micro-batch {row['micro_batch']}{changed}) "
 
 
 def _one_of(given: str | None, allowed: list[str] | tuple[str, ...], where: str) -> None:

@@ -41,7 +41,7 @@ def tune(
     time_budget: Annotated[
         str | None, typer.Option(metavar="30m", help="Start no further search trial after this long, in this session.")
     ] = None,
-    concurrency: Annotated[int | None, typer.Option(help="Trials at once; by default one a device.", min=1)] = None,
+    concurrency: Annotated[int | None, typer.Option(help="Trials at once; by default as many as fit.", min=1)] = None,
     study: Annotated[str | None, typer.Option(help="Name; by default SPACE-DATASET.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study of this name.")] = False,
     retry_failed: Annotated[
@@ -69,8 +69,10 @@ def tune(
 
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
+    from gapwise.distributed.placement import place
     from gapwise.tracking.client import connect
-    from gapwise.tuning.executor import default_concurrency
+    from gapwise.tuning.executor import needs_of
+    from gapwise.tuning.memory import check_shared_memory
     from gapwise.tuning.opening import Asked, check_study, open_study, settled_space
     from gapwise.tuning.pausing import Pause
     from gapwise.tuning.storage import checked_storage
@@ -80,21 +82,22 @@ def tune(
     name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
     space = settled_space(space, dataset)
     asked = Asked(name, space, dataset, checked_storage(storage))
-    place = home().studies / name
-    check_study(place, asked, resume=resume)
+    study_folder = home().studies / name
+    check_study(study_folder, asked, resume=resume)
     tracking = connect(home())
     with connected(address) as found:
-        at_once = concurrency or default_concurrency(space.executor, space.workers_per_trial, found)
-        _refuse_too_many(at_once * space.workers_per_trial, max(found.cpus, found.gpus), space)
+        placement = place(found, needs_of(space), concurrency)
+        if 0.0 < placement.share.gpus < 1.0:
+            check_shared_memory(space, str(folder))
         # All that can be refused has been: from here on the study exists.
-        open_study(place, asked, resume=resume)
+        open_study(study_folder, asked, resume=resume)
         say(f"study {name}: {space.question}")
         plan = StudyPlan(
             name=name,
             space=space,
             data=folder,
-            folder=place,
-            concurrency=at_once,
+            folder=study_folder,
+            concurrency=placement.at_once,
             began=began,
             search_budget_seconds=budget,
             pause=Pause(say),
@@ -124,13 +127,6 @@ def _carry_out(plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, r
             result = run_study(plan, display, [display], run.run_id)
             delivery.afterwards(lambda: log_study(tracking, run, result))
     return result
-
-
-def _refuse_too_many(wanted: int, most: int, space: SearchSpec) -> None:
-    if wanted > most:
-        each = space.workers_per_trial
-        fits = f"at most {most // each}" + (f", at {each} workers a trial" if each > 1 else "")
-        raise SpecError(f"{wanted // each} trials at once do not fit", where="--concurrency", allowed=fits)
 
 
 def _refuse_retrying_nothing(retry_failed: bool, resume: bool) -> None:

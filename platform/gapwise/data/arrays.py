@@ -166,7 +166,8 @@ def _check_ids(arrays: SplitArrays, where: str) -> None:
 
 def _check_texts(texts: Sequence[str], where: str) -> None:
     try:
-        "".join(texts).encode()
+        for text in texts:
+            text.encode()
     except UnicodeEncodeError as error:
         raise DataError(f"text that UTF-8 cannot hold: {error.reason}", where=where) from error
 

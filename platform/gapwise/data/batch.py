@@ -48,6 +48,16 @@ class ModalityBatch(NamedTuple):
         """T by modality."""
         return {name: int(mask.shape[1]) for name, mask in self.attend.items()}
 
+    def part(self, rows: slice) -> "ModalityBatch":
+        """Some of the samples, as views."""
+        return ModalityBatch(
+            values={name: value[rows] for name, value in self.values.items()},
+            attend={name: mask[rows] for name, mask in self.attend.items()},
+            labels=self.labels[rows],
+            rows=self.rows[rows],
+            tokens={name: Tokens(*(part[rows] for part in one)) for name, one in self.tokens.items()},
+        )
+
     def to(self, device: torch.device) -> "ModalityBatch":
         return ModalityBatch(
             values={name: value.to(device, non_blocking=True) for name, value in self.values.items()},

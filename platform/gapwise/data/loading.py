@@ -31,6 +31,13 @@ class Views(NamedTuple):
     incomplete: ModalityBatch
     complete: ModalityBatch
 
+    def part(self, rows: slice) -> "Views":
+        """Some of the samples."""
+        return Views(self.incomplete.part(rows), self.complete.part(rows))
+
+    def to(self, device: torch.device) -> "Views":
+        return Views(self.incomplete.to(device), self.complete.to(device))
+
 
 def epoch_order(split: TrainSplit, *, seed: int, epoch: int) -> NDArray[np.int64]:
     """A permutation of the split's rows, decided sample by sample and so independent of their order on disk."""
@@ -75,6 +82,10 @@ class EpochBatches(Dataset[Views]):
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    def samples(self, index: int) -> int:
+        """Of the global batch, all workers' shares together."""
+        return len(self._batches[index])
 
     def __getitem__(self, index: int) -> Views:
         rows = self._batches[index][self._rank :: self._world]

@@ -6,9 +6,10 @@ values, 64-bit offsets and validity apart, and uncompressed, so a mapped file is
 file. Opening refuses other column types, and offsets that point outside the values: they would read foreign memory.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped,unused-ignore]
@@ -17,6 +18,8 @@ from numpy.typing import NDArray
 from gapwise.data.arrays import ModalityArrays, SplitArrays, TokenArrays, check_split
 from gapwise.data.manifest import Manifest, PartRecord
 from gapwise.errors import DataError
+
+_TEXTS_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +92,7 @@ def _arrays(batch: Any, manifest: Manifest) -> SplitArrays:
             for name, record in modalities.items()
         },
         raw={
-            name: _texts(_column(batch, f"raw:{name}", pa.large_string()))
+            name: MappedTexts(_column(batch, f"raw:{name}", pa.large_string()))
             for name, record in modalities.items()
             if record.raw
         },
@@ -113,10 +116,31 @@ def _frames_type(dtype: str, dim: int) -> Any:
 
 
 def _texts(column: Any) -> list[str]:
-    texts = column.to_pylist()
-    if None in texts:
-        raise TypeError("a null among the texts")
-    return list(texts)
+    return list(MappedTexts(column))
+
+
+class MappedTexts(Sequence[str]):
+    """Texts of a mapped column, made when they are asked for: every process of a node keeps the one copy on disk."""
+
+    def __init__(self, column: Any) -> None:
+        if column.null_count:
+            raise TypeError("a null among the texts")
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, place: int) -> str: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[str]: ...
+    def __getitem__(self, place: int | slice) -> str | list[str]:
+        chosen = self._column[place]
+        return list(chosen.to_pylist()) if isinstance(place, slice) else str(chosen.as_py())
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), _TEXTS_AT_ONCE):
+            yield from self._column[start : start + _TEXTS_AT_ONCE].to_pylist()
 
 
 def _modality(column: Any, dim: int) -> ModalityArrays:

@@ -4,7 +4,7 @@ Ids mean something only to the tokenizer that made them, so what a dataset or a 
 vocabulary and the special tokens of the one a model knows. Whoever has the raw text too can say more; see
 `gapwise.models.reading`.
 
-Shape legend: N samples of the split, B rows asked for, T steps, K tokens of all samples together.
+Shape legend: N samples of the split, B rows asked for, T steps, K tokens of a part.
 """
 
 from dataclasses import dataclass
@@ -23,24 +23,25 @@ _OTHER = "the ids were made by another tokenizer"
 
 @dataclass(frozen=True, slots=True)
 class TokenColumn:
-    """A modality's token ids in a split: `ids` (K,) int32, `offsets` (N + 1,) int64."""
+    """A modality's token ids in a split. `ids` are those of each part, (K,) int32, mapped and never joined; `parts`,
+    `starts` and `lengths` (N,) int64 say where a sample's tokens lie."""
 
     shape: TokenShape
-    ids: NDArray[np.int32]
-    offsets: NDArray[np.int64]
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """(N,) tokens of each sample."""
-        return np.diff(self.offsets)
+    ids: tuple[NDArray[np.int32], ...]
+    parts: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
 
     def collate(self, rows_B: NDArray[np.int64]) -> tuple[Tokens, torch.Tensor]:
         """The rows' tokens, and (B, T) bool where there are any; T is the longest of these rows, at least 1."""
-        lengths_B = self.lengths[rows_B]
+        lengths_B, part_B = self.lengths[rows_B], self.parts[rows_B]
         steps_T = np.arange(max(1, lengths_B.max(initial=0)))
         real_BT = steps_T < lengths_B[:, None]
+        source_BT = self.starts[rows_B][:, None] + steps_T
         ids_BT = np.full(real_BT.shape, self.shape.unknown, np.int64)
-        ids_BT[real_BT] = self.ids[(self.offsets[rows_B][:, None] + steps_T)[real_BT]]
+        for part in np.unique(part_B):
+            mine_BT = real_BT & (part_B == part)[:, None]
+            ids_BT[mine_BT] = self.ids[part][source_BT[mine_BT]]
         return as_tokens(ids_BT, real_BT, self.shape), torch.from_numpy(real_BT)
 
 
@@ -53,22 +54,28 @@ def as_tokens(ids_BT: NDArray[np.int64], real_BT: NDArray[np.bool_], shape: Toke
 
 def joined(parts: list[TokenArrays], shape: TokenShape) -> TokenColumn:
     """The column of a split from those of its parts."""
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return TokenColumn(shape, np.concatenate([part.ids for part in parts]), offsets)
+    return TokenColumn(
+        shape=shape,
+        ids=tuple(part.ids for part in parts),
+        parts=np.repeat(np.arange(len(parts)), [len(part.offsets) - 1 for part in parts]),
+        starts=np.concatenate([part.offsets[:-1] for part in parts]),
+        lengths=np.concatenate([np.diff(part.offsets) for part in parts]),
+    )
 
 
 def refuse_foreign_ids(column: TokenColumn, where: str) -> None:
     """Raise DataError for ids outside the vocabulary, or sequences not framed by the tokenizer's special tokens."""
-    shape, ids = column.shape, column.ids
-    outside = ids[(ids < 0) | (ids >= shape.vocabulary)]
-    if len(outside):
-        raise DataError(f"token id {outside[0]}: {_OTHER}", where=where, allowed=f"0 to {shape.vocabulary - 1}")
-    some = column.lengths > 0
-    ends = {
-        "begins": (shape.opening, ids[column.offsets[:-1][some]]),
-        "ends": (shape.closing, ids[column.offsets[1:][some] - 1]),
-    }
+    shape = column.shape
+    for part, ids in enumerate(column.ids):
+        outside = ids[(ids < 0) | (ids >= shape.vocabulary)]
+        if len(outside):
+            raise DataError(f"token id {outside[0]}: {_OTHER}", where=where, allowed=f"0 to {shape.vocabulary - 1}")
+        some = (column.parts == part) & (column.lengths > 0)
+        first, last = column.starts[some], column.starts[some] + column.lengths[some] - 1
+        _refuse_other_ends({"begins": (shape.opening, ids[first]), "ends": (shape.closing, ids[last])}, where)
+
+
+def _refuse_other_ends(ends: dict[str, tuple[int | None, NDArray[np.int32]]], where: str) -> None:
     for verb, (expected, found) in ends.items():
         wrong = found[found != expected] if expected is not None else found[:0]
         if len(wrong):

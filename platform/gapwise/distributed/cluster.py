@@ -4,10 +4,10 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import ray
 
+from gapwise.distributed.placement import Node, Resources
 from gapwise.errors import SpecError
 
 NAMESPACE = "gapwise"
@@ -32,11 +32,6 @@ _ALLOCATOR = {
     "MALLOC_TOP_PAD_": str(256 << 20),
 }
 """glibc keeps freed memory instead of returning it at every step; measured 15 to 20 % a training step on CPU."""
-
-
-class Resources(NamedTuple):
-    cpus: int
-    gpus: int
 
 
 @contextmanager
@@ -74,5 +69,5 @@ def _connect(address: str | None, cpus: int | None) -> None:
 
 def resources() -> Resources:
     """What the cluster has in all."""
-    total = ray.cluster_resources()
-    return Resources(cpus=int(total.get("CPU", 0)), gpus=int(total.get("GPU", 0)))
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Resources(tuple(Node(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.data.store import opened
+from gapwise.distributed.cluster import resources
 from gapwise.distributed.launch import run_workers
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError
@@ -81,12 +82,12 @@ def run_all(batch: Batch, runs: list[Run], concurrency: int, each: Callable[[str
     if not left:
         return
     storage = Path(batch.folder) / "ray"
-    together = batch.workers_per_run
+    together, found = batch.workers_per_run, resources()
     with tail(batch.progress, lambda event: each(event["done"])):
         run_workers(
             _worker,
             {"batch": batch, "runs": left},
-            workers=together if together > 1 else min(concurrency, len(left)),
+            workers=together if together > 1 else min(concurrency, len(left), found.gpus or found.cpus),
             name=f"attempt-{len(list(storage.glob('attempt-*'))) + 1}",
             storage=storage,
         )

@@ -85,29 +85,44 @@ class Grid(NamedTuple):
 
 
 def predict_grid(
-    predict: Predict, split: Split, rows: NDArray[np.int64], protocol: ProtocolSpec, mask_seeds: Sequence[int]
+    predict: Predict,
+    split: Split,
+    rows: NDArray[np.int64],
+    protocol: ProtocolSpec,
+    mask_seeds: Sequence[int],
+    at_once: int | None = None,
 ) -> Outputs:
-    """Outputs for `rows` of a split under every condition and mask seed. No gradient is kept."""
-    found = read_grid(lambda batch: {"output": predict(batch)}, split, rows, protocol, mask_seeds)
+    """Outputs for `rows` of a split under every condition and mask seed. No gradient is kept.
+
+    `at_once` is how many samples (rows x views) one forward pass takes at most, None for what suits the machine.
+    """
+    found = read_grid(lambda batch: {"output": predict(batch)}, split, rows, protocol, mask_seeds, at_once)
     return Outputs(found.conditions, found.values["output"])
 
 
 def read_grid(
-    read: Read, split: Split, rows: NDArray[np.int64], protocol: ProtocolSpec, mask_seeds: Sequence[int]
+    read: Read,
+    split: Split,
+    rows: NDArray[np.int64],
+    protocol: ProtocolSpec,
+    mask_seeds: Sequence[int],
+    at_once: int | None = None,
 ) -> Readings:
     """The same for every tensor (B, ...) that `read` names."""
     chosen = build_protocol(protocol)
     conditions = chosen.conditions(split.lengths)
     seeds = mask_seeds if chosen.seeded else mask_seeds[:1]
     parts, order = [], split.by_length(rows)
-    at_once = _rows_at_once(split, views=len(conditions) * len(seeds))
-    for start in range(0, len(rows), at_once):
-        chunk = rows[order[start : start + at_once]]
+    most = _samples_at_once() if at_once is None else min(at_once, _samples_at_once())
+    step = _rows_at_once(split, len(conditions) * len(seeds), most)
+    for start in range(0, len(rows), step):
+        chunk = rows[order[start : start + step]]
         base = split.batch(chunk)
         samples = samples_of(split.keys[chunk], base)
         observed = [chosen.evaluation(samples, split=split.name, mask_seed=seed) for seed in seeds]
         masks = [by_condition[condition] for condition in conditions for by_condition in observed]
-        parts.append(_forward(read, base, masks, mask_visible=protocol.mask_visible))
+        shown = [masks[first : first + most // base.size] for first in range(0, len(masks), most // base.size)]
+        parts.append(_forward(read, base, shown, mask_visible=protocol.mask_visible))
     values = {}
     for name in parts[0]:
         joined = np.concatenate([part[name] for part in parts], axis=1)[:, np.argsort(order)]
@@ -115,9 +130,9 @@ def read_grid(
     return Readings(conditions, values)
 
 
-def _rows_at_once(split: Split, views: int) -> int:
+def _rows_at_once(split: Split, views: int, most: int) -> int:
     """Few rows where batches are trimmed: the views of a short text are often the same, and are then encoded once."""
-    return max(1, _samples_at_once() // views) if split.trimmed else _CHUNK_ROWS
+    return max(1, most // views) if split.trimmed else min(_CHUNK_ROWS, most)
 
 
 def _samples_at_once() -> int:
@@ -125,17 +140,16 @@ def _samples_at_once() -> int:
 
 
 def _forward(
-    read: Read, base: ModalityBatch, masks: list[Observed], *, mask_visible: bool
+    read: Read, base: ModalityBatch, shown: list[list[Observed]], *, mask_visible: bool
 ) -> dict[str, NDArray[np.float32]]:
-    """(len(masks), B, ...) by name, in joined batches; no more views exist at a time."""
-    at_once = max(1, _samples_at_once() // base.size)
+    """(masks, B, ...) by name, one joined batch for each list of masks; no more views exist at a time."""
     found: list[dict[str, torch.Tensor]] = []
     with torch.inference_mode():
-        for start in range(0, len(masks), at_once):
-            some = [as_tensors(mask) for mask in masks[start : start + at_once]]
+        for masks in shown:
+            some = [as_tensors(mask) for mask in masks]
             found.append(read(hide_in_turn(base, some, mask_visible=mask_visible)))
     stacked = {name: torch.cat([one[name] for one in found]).float().cpu() for name in found[0]}
-    return {name: value.reshape(len(masks), base.size, *value.shape[1:]).numpy() for name, value in stacked.items()}
+    return {name: value.reshape(-1, base.size, *value.shape[1:]).numpy() for name, value in stacked.items()}
 
 
 def split_masks(split: Split, protocol: ProtocolSpec, mask_seeds: Sequence[int]) -> Iterator[dict[str, Observed]]:

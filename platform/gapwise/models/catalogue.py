@@ -5,7 +5,6 @@ Refuses names that are not on the list, and datasets whose statistics or names d
 """
 
 import re
-from collections.abc import Callable
 
 import torch
 
@@ -17,7 +16,7 @@ from gapwise.models.prlf import Prlf
 from gapwise.models.promise import Promise
 from gapwise.spec.model import ModelSpec
 
-MODELS: dict[str, Callable[..., MultimodalModel]] = {
+MODELS: dict[str, type[MultimodalModel]] = {
     "late_fusion": LateFusion,
     "prlf": Prlf,
     "promise": Promise,

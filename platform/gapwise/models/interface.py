@@ -10,7 +10,7 @@ them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -66,6 +66,9 @@ class MultimodalModel(nn.Module, ABC):
     """A model of the catalogue. `modalities` are sorted names; parameters are keyed by them."""
 
     modalities: tuple[str, ...]
+    separable: ClassVar[bool] = False
+    """Whether `total` of a batch is the mean of its parts' totals, weighted by their samples, and `state` is left as
+    it is: only then may gradients be added up over parts of a batch without changing what is trained."""
 
     def register_hyperparameters(self, **values: float) -> None:
         """Keep what trials differ in as 0-d buffers, which `vmap` can stack and `state_dict` does not carry."""

@@ -23,6 +23,7 @@ from gapwise.spec.model import LateFusionSpec
 class LateFusion(MultimodalModel):
     """Masked mean of encoder summaries, then an MLP. A sample with nothing available gets the MLP's answer to zero."""
 
+    separable = True
     dropout: Tensor
 
     def __init__(self, spec: LateFusionSpec, shape: DataShape, statistics: Statistics) -> None:

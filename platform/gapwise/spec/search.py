@@ -197,6 +197,8 @@ class SearchSpec(Spec):
     """warm: reused workers, one device each. train: one Ray Train run a trial."""
     workers_per_trial: Annotated[int, Field(ge=1)] = 1
     """Ray Train workers of a trial; more than one needs `executor: train`."""
+    trials_per_device: Annotated[int, Field(ge=1, le=64)] = 1
+    """Trials that share a GPU, with `executor: warm`; where there is none, every trial has a CPU core at least."""
     budget: BudgetSpec = BudgetSpec()
     """Ends of the search beside `trials`."""
     trial_seconds: Annotated[float, Field(gt=0.0)] | None = None
@@ -231,6 +233,8 @@ class SearchSpec(Spec):
             raise ValueError("train.model is not used: models are the arms, values for all of them go under common")
         if self.workers_per_trial > 1 and self.executor == "warm":
             raise ValueError("workers_per_trial above 1 needs executor: train")
+        if self.trials_per_device > 1 and self.executor == "train":
+            raise ValueError("trials_per_device above 1 needs executor: warm")
         return self
 
     def arm_names(self) -> list[str]:

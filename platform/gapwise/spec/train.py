@@ -53,6 +53,9 @@ class TrainSpec(Spec):
     """Epochs without a better validation objective before training stops; 0 never stops early."""
     batch_size: Annotated[int, Field(ge=2, le=65_536)] = 64
     """Global batch over all workers; an epoch is cut into nearly equal batches of at most this many."""
+    micro_batch: Annotated[int, Field(ge=1)] | None = Field(default=None, exclude_if=lambda value: value is None)
+    """Samples that a worker passes through the model at once, for batches that do not fit its memory: gradients add up
+    over the parts. None: all of its share. What PROMISE and PRLF train changes with it, for they compare samples."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Of initial weights, order, training masks and dropout. Evaluation masks have seeds of their own."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"

@@ -160,13 +160,7 @@ class ModelContract:
     def test_an_answer_does_not_depend_on_the_other_samples(self) -> None:
         model, complete = self.ready()
         whole = model.predict(complete, model.initial_state()).output
-        few = ModalityBatch(
-            {name: value[:3] for name, value in complete.values.items()},
-            {name: mask[:3] for name, mask in complete.attend.items()},
-            complete.labels[:3],
-            complete.rows[:3],
-        )
-        torch.testing.assert_close(model.predict(few, model.initial_state()).output, whole[:3])
+        torch.testing.assert_close(model.predict(complete.part(slice(3)), model.initial_state()).output, whole[:3])
 
     def test_values_under_a_mask_change_nothing(self) -> None:
         model, complete = self.ready()
@@ -221,10 +215,27 @@ class ModelContract:
             states = [loss.state for _, loss in separate]
 
     def _gradients(self, model: MultimodalModel, state: State, complete: ModalityBatch) -> tuple[Named, Loss]:
-        model.zero_grad()
+        model.zero_grad(set_to_none=True)
         loss = self.loss(model, complete, state=state)
         differentiate(loss)
-        return {name: part.grad for name, part in model.named_parameters() if part.grad is not None}, loss
+        return {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}, loss
+
+    def test_parts_of_a_batch_add_up_to_its_gradient_just_where_the_model_says_so(self) -> None:
+        for task in ("regression", "classification"):
+            model, complete = self.ready(task=task)
+            incomplete, state = incomplete_batch(complete), model.initial_state()
+            whole, loss = self._gradients(model, state, complete)
+            model.zero_grad()
+            after = state
+            for rows in (slice(0, 2), slice(2, SAMPLES)):
+                part: Loss = model(incomplete.part(rows), complete.part(rows), after, Quiet(), Alone())
+                ((rows.stop - rows.start) / SAMPLES * part.total).backward()  # type: ignore[no-untyped-call]
+                after = part.state
+            parts = {name: one.grad for name, one in model.named_parameters() if one.grad is not None}
+            found = {**whole, **{f"state {name}": value for name, value in loss.state.items()}}
+            again = {**parts, **{f"state {name}": value for name, value in after.items()}}
+            equal = all(torch.allclose(found[name], again[name], rtol=1e-7, atol=1e-12) for name in found)
+            assert equal == model.separable, f"{task}: separable is {model.separable}, and parts add up: {equal}"
 
     def _fused_gradients(
         self, models: list[MultimodalModel], states: list[State], complete: ModalityBatch

@@ -1,4 +1,4 @@
-"""A stop that all workers hear: rank 0 alone asks, the others are told through the collective."""
+"""What all workers hear: rank 0 alone asks, the others are told through the collective."""
 
 import torch
 
@@ -6,12 +6,17 @@ from gapwise.training.job import Job
 from gapwise.training.protocols import EpochReport, Reporter
 
 
-def agreed(job: Job, flag: bool) -> bool:
-    """What rank 0 thinks, on every worker; all of them must ask."""
+def told(job: Job, number: int) -> int:
+    """Rank 0's number, on every worker; all of them must ask."""
     if job.workers.world == 1:
-        return flag
-    said = torch.tensor([float(flag and job.rank == 0)], device=job.device)
-    return bool(job.workers.total(said).item() > 0)
+        return number
+    said = torch.tensor([number if job.rank == 0 else 0], device=job.device)
+    return int(job.workers.total(said).item())
+
+
+def agreed(job: Job, flag: bool) -> bool:
+    """What rank 0 thinks, likewise."""
+    return bool(told(job, int(flag)))
 
 
 class SharedDecision:

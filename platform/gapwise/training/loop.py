@@ -13,13 +13,15 @@ from dataclasses import replace
 
 from torch import nn
 
-from gapwise.data.loading import EpochBatches, Views
+from gapwise.data.batch import ModalityBatch
+from gapwise.data.loading import EpochBatches
 from gapwise.evaluation.grid import Grid
 from gapwise.evaluation.objective import reduce_curve, settled
 from gapwise.models.catalogue import build_model
-from gapwise.models.interface import SeededNoise
+from gapwise.models.interface import SeededNoise, State
 from gapwise.training.job import Diverged, Job, Trained
 from gapwise.training.optimiser import build_optimiser, learning_rate, set_learning_rate
+from gapwise.training.parts import in_parts
 from gapwise.training.precision import autocast
 from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Reporter
 from gapwise.training.run_state import RunState
@@ -66,25 +68,37 @@ def _train_epoch(job: Job, run: RunState, trainable: nn.Module, sink: Checkpoint
         run.position = Position(epoch, index)
         if job.rank == 0 and sink.wants(run.position):
             sink.save(run.snapshot(time.perf_counter() - started))
-        _step(job, run, trainable, batches[index], steps=len(batches))
+        _step(job, run, trainable, batches)
     run.position = Position(epoch + 1, 0)
     done = len(job.train) * (len(batches) - first) / len(batches)
     return done / (time.perf_counter() - started)
 
 
-def _step(job: Job, run: RunState, trainable: nn.Module, views: Views, *, steps: int) -> None:
-    spec, step = job.spec, run.position.epoch * steps + run.position.batch
-    set_learning_rate(run.optimiser, learning_rate(spec.optimiser, step, spec.epochs * steps))
+def _step(job: Job, run: RunState, trainable: nn.Module, batches: EpochBatches) -> None:
+    spec, step = job.spec, run.position.epoch * len(batches) + run.position.batch
+    set_learning_rate(run.optimiser, learning_rate(spec.optimiser, step, spec.epochs * len(batches)))
     run.seed_noise(spec.seed, job.rank, step)
-    incomplete, complete = views.incomplete.to(job.device), views.complete.to(job.device)
-    with autocast(spec.precision, job.device):
-        loss = trainable(incomplete, complete, run.state, SeededNoise(run.noise), job.workers)
     run.optimiser.zero_grad(set_to_none=True)
-    loss.total.backward()
+    seen, state = _backward(job, run, trainable, batches)
     nn.utils.clip_grad_norm_(run.model.parameters(), spec.optimiser.clip)
     run.optimiser.step()
-    run.state = run.model.refresh(incomplete, loss.state, step, job.workers)
-    run.add_losses(loss.terms | {"total": loss.total})
+    run.state = run.model.refresh(seen, state, step, job.workers)
+
+
+def _backward(job: Job, run: RunState, trainable: nn.Module, batches: EpochBatches) -> tuple[ModalityBatch, State]:
+    """Leave the batch's gradient in the parameters; returns the incomplete view and the state of its last part."""
+    views, state = batches[run.position.batch], run.state
+    noise = SeededNoise(run.noise)  # Parts draw from it in turn, each for its own samples.
+    share = (job.rank, job.workers.world)
+    for rows, weight in in_parts(batches.samples(run.position.batch), share, job.spec.micro_batch):
+        part = views.part(rows).to(job.device)
+        with autocast(job.spec.precision, job.device):
+            loss = trainable(*part, state, noise, job.workers)
+        (weight * loss.total).backward()
+        run.add_losses(loss.terms | {"total": loss.total}, weight)
+        state = loss.state
+    run.steps += 1
+    return part.incomplete, state
 
 
 def _close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float) -> EpochReport:

@@ -42,10 +42,10 @@ class RunState:
             int(stream(seed=seed, split="train", epoch=step, purpose=f"noise of worker {rank}")) >> 1
         )
 
-    def add_losses(self, terms: dict[str, Tensor]) -> None:
-        self.steps += 1
+    def add_losses(self, terms: dict[str, Tensor], weight: float) -> None:
         for name, value in terms.items():
-            self.losses[name] = self.losses[name] + value.detach() if name in self.losses else value.detach()
+            part = weight * value.detach()
+            self.losses[name] = self.losses[name] + part if name in self.losses else part
 
     def take_losses(self, workers: Collective) -> dict[str, float]:
         """Means over the epoch's steps and the workers; starts a new sum."""

@@ -37,7 +37,7 @@ def predict(job: Job, model: MultimodalModel, state: State, mask_seeds: Sequence
         with autocast(job.spec.precision, job.device):
             return model.predict(batch.to(job.device), state).output
 
-    local = predict_grid(answer, job.valid, rows, job.spec.protocol, mask_seeds)
+    local = predict_grid(answer, job.valid, rows, job.spec.protocol, mask_seeds, job.spec.micro_batch)
     return _merge(job, rows, local)
 
 
@@ -60,7 +60,10 @@ def diagnostic_curves(job: Job, trained: Trained) -> dict[str, Curve]:
     """
 
     def read(batch: ModalityBatch) -> dict[str, Tensor]:
-        return trained.model.predict(batch.to(job.device), trained.state).diagnostics
+        at_once = job.spec.micro_batch or batch.size
+        parts = [batch.part(slice(first, first + at_once)) for first in range(0, batch.size, at_once)]
+        found = [trained.model.predict(part.to(job.device), trained.state).diagnostics for part in parts]
+        return {name: torch.cat([one[name] for one in found]) for name in found[0]}
 
     try:
         return curves(diagnose(read, job.valid, job.spec.protocol, MASK_SEEDS, job.train))

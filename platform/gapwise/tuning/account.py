@@ -52,8 +52,8 @@ def _counts(trials: list[TrialRecord]) -> dict[str, int]:
 
 
 def _best(study: Study) -> dict[str, Any] | None:
-    """The complete trial with the lowest objective, the baseline's only where there is no other."""
-    complete = [one for one in study.of("search") if one.outcome.state == "complete"]
+    """The eligible trial with the lowest objective, the baseline's only where there is no other."""
+    complete = [one for one in study.of("search") if one.outcome.eligible]
     ranked = sorted(complete, key=lambda one: (one.assignment.arm == BASELINE, one.outcome.cost))
     return {"trial": ranked[0].assignment.key, "objective": ranked[0].outcome.cost} if ranked else None
 
@@ -95,6 +95,8 @@ def trial_row(one: TrialRecord) -> dict[str, Any]:
         "epochs": one.epochs,
         "seconds": outcome.train_seconds or None,
         "reason": outcome.reason,
+        "micro_batch": assignment.micro_batch,
+        "objective_changed": outcome.objective_changed,
         "values": assignment.values,
     }
 

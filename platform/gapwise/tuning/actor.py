@@ -92,8 +92,13 @@ class ActorLine:
     def __init__(self, study: str) -> None:
         self._book: Any = ray.get_actor(actor_name(study))
 
-    def begin(self, assignment: Assignment) -> bool:
-        return bool(ray.get(self._book.begin.remote(assignment)))
+    def begin(self, assignment: Assignment) -> Assignment | None:
+        now: Assignment | None = ray.get(self._book.begin.remote(assignment))
+        return now
+
+    def out_of_memory(self, assignment: Assignment) -> Assignment | None:
+        again: Assignment | None = ray.get(self._book.out_of_memory.remote(assignment))
+        return again
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         verdict: Verdict = ray.get(self._book.report.remote(assignment, epoch, cost, body))

@@ -13,12 +13,14 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from gapwise.models.catalogue import MODELS
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.search import PrunerSpec, SearchSpec
+from gapwise.training.parts import smaller
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase, State, Values, failure
 from gapwise.tuning.pruning import Pruning
 from gapwise.tuning.searchers import Question, build_sampler, grid_size
-from gapwise.tuning.space import default_values, distributions, trial_spec
+from gapwise.tuning.space import assigned_spec, default_values, distributions, trial_spec
 
 _STATES: dict[State, TrialState] = {
     "running": TrialState.RUNNING,
@@ -27,6 +29,10 @@ _STATES: dict[State, TrialState] = {
     "failed": TrialState.FAIL,
 }
 _STOPPED, _OUTCOME, _DIGEST, _RETRY = "stopped", "outcome", "digest", "retry_of"
+_MICRO_BATCH = "micro_batch"
+"""What a repeat begins with, because its configuration needed it in the search."""
+_SHRUNK = "shrunk"
+"""What a trial went on with after memory was short: `micro_batch`, and whether that changed its objective."""
 
 
 class Repeat(NamedTuple):
@@ -36,6 +42,7 @@ class Repeat(NamedTuple):
     source: int
     values: Values
     seed: int
+    micro_batch: int | None = None
 
 
 class Shelf(NamedTuple):
@@ -80,6 +87,8 @@ class ArmStudy:
     def _recall(self, trial: FrozenTrial) -> None:
         """One trial of the journal, read when the study is opened."""
         self._count(trial)
+        if _objective_changed(trial):
+            self._pruning.set_apart(trial.number)
         self.epochs += len(trial.intermediate_values)
         for epoch, cost in sorted(trial.intermediate_values.items()):
             self._pruning.tell(trial.number, epoch, cost)
@@ -122,8 +131,10 @@ class ArmStudy:
         """Each failure once more, under a new number, unless that has been done."""
         retried = {trial.user_attrs.get(_RETRY) for trial in trials}
         for trial in trials:
-            if trial.state is TrialState.FAIL and trial.number not in retried:
-                kept = {name: trial.user_attrs[name] for name in ("source", "seed") if name in trial.user_attrs}
+            failed = trial.state is TrialState.FAIL and _outcome(trial).state == "failed"
+            if failed and trial.number not in retried:
+                named = ("source", "seed", _MICRO_BATCH)
+                kept = {name: trial.user_attrs[name] for name in named if name in trial.user_attrs}
                 self._enqueue(trial.params, kept | {_RETRY: trial.number})
 
     @property
@@ -170,7 +181,8 @@ class ArmStudy:
         }
         for repeat in repeats:
             if (repeat.source, repeat.seed) not in known:
-                self._enqueue(repeat.values, {"source": repeat.source, "seed": repeat.seed})
+                cut = {} if repeat.micro_batch is None else {_MICRO_BATCH: repeat.micro_batch}
+                self._enqueue(repeat.values, {"source": repeat.source, "seed": repeat.seed, **cut})
 
     @property
     def waits(self) -> bool:
@@ -187,9 +199,29 @@ class ArmStudy:
     def _digest(self, values: Values) -> str:
         return fingerprint(trial_spec(self._space, self._arm, values, seed=self._space.seed))
 
-    def runs(self, number: int) -> bool:
-        """Whether a trial has not ended yet."""
-        return number in self._live
+    def current(self, number: int) -> Assignment | None:
+        """A trial as it is to be run now; None where it has ended."""
+        trial = self._live.get(number)
+        return None if trial is None else self._assignment(self._trial(trial._trial_id))
+
+    def shrink(self, told: Assignment) -> Assignment | None:
+        """The same trial with fewer samples at once, once: it did not fit as it was told.
+
+        None where it has ended, was cut before, or cannot be cut. The sampler is not to learn from a trial whose
+        objective that changes, and the pruner does not compare others with it.
+        """
+        now = self.current(told.number)
+        if now is None or now.micro_batch != told.micro_batch:  # another of its workers was first
+            return now
+        trial = self._live[told.number]
+        micro_batch = smaller(assigned_spec(self._space, now), self._space.workers_per_trial)
+        if micro_batch is None or _SHRUNK in self._trial(trial._trial_id).user_attrs:
+            return None
+        changed = not MODELS[self._arm].separable
+        trial.set_user_attr(_SHRUNK, {"micro_batch": micro_batch, "objective_changed": changed})
+        if changed:
+            self._pruning.set_apart(told.number)
+        return now._replace(micro_batch=micro_batch)
 
     def handed_out(self) -> list[Assignment]:
         """Trials that a worker was given and that have not ended."""
@@ -222,22 +254,28 @@ class ArmStudy:
             trial.set_user_attr(_STOPPED, epoch)
         return stop
 
-    def finish(self, number: int, outcome: Outcome) -> bool:
-        """Record an ending once: curve and reason first, then the state, so that a finished trial is always whole."""
+    def finish(self, number: int, outcome: Outcome) -> Outcome | None:
+        """Record an ending once: curve and reason first, then the state, so that a finished trial is always whole.
+
+        Returns it as recorded; None where one was on record. To samplers, a changed objective is a failed trial.
+        """
         trial = self._live.get(number)
         if trial is None:
-            return False
+            return None
+        if outcome.state != "failed" and _objective_changed(self._trial(trial._trial_id)):
+            outcome = outcome._replace(objective_changed=True)
         trial.set_user_attr(_OUTCOME, outcome._asdict())
-        value = outcome.cost if outcome.state == "complete" else None
-        self._study.tell(trial, value, state=_STATES[outcome.state])
+        state = TrialState.FAIL if outcome.objective_changed else _STATES[outcome.state]
+        self._study.tell(trial, outcome.cost if state is TrialState.COMPLETE else None, state=state)
         del self._live[number]
         self._remember(self._trial(trial._trial_id))
-        return True
+        return outcome
 
     def _remember(self, trial: FrozenTrial) -> None:
         """What it took, and what may answer later: the first trial of a configuration that did not fail."""
-        self._seconds[trial.number] = _outcome(trial).train_seconds
-        if self._phase == "search" and trial.state is not TrialState.FAIL and _DIGEST in trial.user_attrs:
+        outcome = _outcome(trial)
+        self._seconds[trial.number] = outcome.train_seconds
+        if self._phase == "search" and outcome.state != "failed" and _DIGEST in trial.user_attrs:
             self._answers.setdefault(trial.user_attrs[_DIGEST], trial.number)
 
     def finished(self) -> list[Finished]:
@@ -269,7 +307,12 @@ def read_back(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Finished
         return Finished(assignment, _outcome(trial))
     costs = trial.intermediate_values
     best = min(costs, key=lambda epoch: costs[epoch], default=0)
-    return Finished(assignment, Outcome("running", costs.get(best), best, {}, 0.0))
+    running = Outcome("running", costs.get(best), best, {}, 0.0, objective_changed=_objective_changed(trial))
+    return Finished(assignment, running)
+
+
+def _objective_changed(trial: FrozenTrial) -> bool:
+    return bool(trial.user_attrs.get(_SHRUNK, {}).get("objective_changed"))
 
 
 def _assignment(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Assignment:
@@ -280,6 +323,7 @@ def _assignment(phase: Phase, arm: str, trial: FrozenTrial, seed: int) -> Assign
         values=dict(trial.params),
         seed=trial.user_attrs.get("seed", seed),
         source=trial.user_attrs.get("source", trial.number),
+        micro_batch=trial.user_attrs.get(_SHRUNK, {}).get("micro_batch", trial.user_attrs.get(_MICRO_BATCH)),
     )
 
 

@@ -26,6 +26,8 @@ class Assignment(NamedTuple):
     seed: int
     source: int
     """Second phase: the searched trial that this repeats; otherwise the trial itself."""
+    micro_batch: int | None = None
+    """Samples that a worker passes at once because more did not fit its memory; None: as the space says."""
 
     @property
     def key(self) -> str:
@@ -50,6 +52,13 @@ class Outcome(NamedTuple):
     """{name: {condition: value}} of the kept epoch, one mask seed; second phase only, empty for a model without any."""
     duplicate_of: int | None = None
     """The trial of the same arm whose record answered this one, because they ask for the same training."""
+    objective_changed: bool = False
+    """Whether its batches were cut for lack of memory though its model compares samples: it trained something else."""
+
+    @property
+    def eligible(self) -> bool:
+        """Whether selection may look at its figures."""
+        return self.state == "complete" and not self.objective_changed
 
 
 def failure(reason: str) -> Outcome:

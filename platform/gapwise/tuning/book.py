@@ -112,9 +112,13 @@ class StudyBook:
         """Searched trials still to run."""
         return sum(self._studies["search", arm].left for arm in self._arms)
 
-    def begin(self, assignment: Assignment) -> bool:
-        """Whether a worker should run this: not if it has ended (its worker died just after), nor in a pause."""
-        return not self._paused and self._of(assignment).runs(assignment.number)
+    def begin(self, assignment: Assignment) -> Assignment | None:
+        """How a worker should run this; None if it has ended (its worker died just after), or in a pause."""
+        return None if self._paused else self._of(assignment).current(assignment.number)
+
+    def out_of_memory(self, assignment: Assignment) -> Assignment | None:
+        """How to run it once more, because it did not fit; None where there is no other way."""
+        return self._of(assignment).shrink(assignment)
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         """Journal one epoch, unless it is there already, and say how to go on."""
@@ -124,9 +128,24 @@ class StudyBook:
         return "pause" if self._paused else "go on"
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
-        """Record an ending; one that is recorded already stays what it is."""
-        if self._of(assignment).finish(assignment.number, outcome):
-            self._note("finished", assignment, outcome._asdict())
+        """Record an ending that a worker tells; one that is recorded already stays what it is.
+
+        Nobody listens to a worker whose attempt was given up because another worker of the trial ran out of memory.
+        """
+        now = self._of(assignment).current(assignment.number)
+        if now is not None and now.micro_batch == assignment.micro_batch:
+            self._end(now, outcome)
+
+    def give_up(self, assignment: Assignment, outcome: Outcome) -> None:
+        """Record the ending of a run without workers, whatever they had been told."""
+        now = self._of(assignment).current(assignment.number)
+        if now is not None:
+            self._end(now, outcome)
+
+    def _end(self, assignment: Assignment, outcome: Outcome) -> None:
+        recorded = self._of(assignment).finish(assignment.number, outcome)
+        if recorded is not None:
+            self._note("finished", assignment, recorded._asdict())
 
     def lose(self, phase: Phase) -> None:
         """End what was handed out and never ended, when no worker is left that could."""

@@ -54,7 +54,7 @@ def gather(runs: Sequence[Finished], resampled: Resampled, metric: str) -> dict[
     """Every configuration with a finished run, in an order that does not depend on who ended first."""
     grouped: dict[Configuration, list[Finished]] = {}
     for run in sorted(runs, key=lambda one: one.assignment.key):
-        if run.outcome.state == "complete":
+        if run.outcome.eligible:
             grouped.setdefault((run.assignment.arm, run.assignment.source), []).append(run)
     return {one: _seeds(grouped[one], resampled, metric) for one in sorted(grouped)}
 

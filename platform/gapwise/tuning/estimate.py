@@ -9,13 +9,13 @@ import torch
 
 from gapwise.data.loading import EpochBatches
 from gapwise.data.store import open_dataset, statistics
-from gapwise.distributed.cluster import Resources
+from gapwise.distributed.placement import Needs, Node, Resources, most_at_once, place
 from gapwise.evaluation.objective import settled
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
 from gapwise.spec.search import SearchSpec
 from gapwise.training.job import whole_job
-from gapwise.tuning.executor import default_concurrency
+from gapwise.tuning.executor import needs_of
 from gapwise.tuning.space import check_space, default_values, describe, trial_spec
 
 _PROBE_STEPS = 3
@@ -39,7 +39,7 @@ def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
     again = {arm: min(phase.cap, count) for arm, count in trials.items()}
     second = sum(again.values()) * phase.seeds
     refits = second
-    available = Resources(cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count())
+    available = Resources((Node(cpus=os.cpu_count() or 1, gpus=torch.cuda.device_count()),))
     devices = available.gpus or available.cpus
     return {
         "question": space.question,
@@ -50,14 +50,23 @@ def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
         "refit_runs": refits,
         "executor": space.executor,
         "workers": space.workers_per_trial,
-        "resources": f"{available.gpus} GPU, {available.cpus} CPU on this machine",
-        "at_once": default_concurrency(space.executor, space.workers_per_trial, available),
-        "pack": 1,
+        "resources": f"{available} on this machine",
+        "trial_resources": trial_resources(available, needs_of(space)),
+        "at_once": most_at_once(available, needs_of(space)),
+        "pack": space.trials_per_device if available.gpus else 1,
         "estimated_seconds": _seconds(space, trials, again, data) / devices if data else None,
         "estimated_from": _PROBE if data else None,
         "space": {arm: describe(space, arm) for arm in space.arm_names()},
         "resolved": space.model_dump(mode="json", exclude={"train": {"model"}}),
     }
+
+
+def trial_resources(available: Resources, needs: Needs) -> str:
+    """What each trial gets where as many as fit run at once, in words."""
+    if not most_at_once(available, needs):
+        return f"{needs.workers} workers, which do not fit"
+    share = place(available, needs).share
+    return f"{needs.workers} x ({share})" if needs.workers > 1 else str(share)
 
 
 def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], data: Path) -> float:

@@ -10,17 +10,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
+import ray.exceptions
 from ray import tune
 from ray.tune.search import Searcher
 
-from gapwise.distributed.cluster import Resources
-from gapwise.distributed.launch import run_workers
+from gapwise.distributed.cluster import resources
+from gapwise.distributed.launch import Restart, run_workers
+from gapwise.distributed.placement import Needs, Share, place
+from gapwise.distributed.threads import keep_to_own_cpus
+from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import ActorLine
 from gapwise.tuning.assignment import Assignment, Phase, failure
 from gapwise.tuning.trial import Place, job_of, run_trial
 
-_HARDLY_A_CPU = 0.01
-"""Tune refuses 0."""
+_NEXT_TO_NOTHING: dict[str, int | float] = {"memory": 1}
+"""For a trial that waits for its own workers: Tune refuses nothing at all, and where a hundredth of a core is taken, as
+many workers as there are cores wait for ever."""
+_KILLED_FOR_MEMORY = ("OutOfMemoryError", "NODE_OUT_OF_MEMORY", "running low on memory")
+"""What Ray says of a worker that its memory monitor killed."""
 
 
 class PhaseRun(NamedTuple):
@@ -37,17 +44,23 @@ class PhaseRun(NamedTuple):
 class BookSearcher(Searcher):
     """Tune's view of the book: suggests what the book hands out, and tells it of workers that died for good."""
 
-    def __init__(self, book: Any, run: PhaseRun) -> None:
+    def __init__(self, book: Any, run: PhaseRun, share: Share) -> None:
         super().__init__(metric="done", mode="max")
-        self._book, self._run = book, run
+        self._book, self._run, self._share = book, run, share
         self._running: dict[str, Assignment] = {}
 
     def given_up(self, trial_id: str, error: str) -> None:
         """A run whose worker died more often than the space allows."""
         deaths = self._run.place.space.worker_deaths + 1
-        kind = "OOM" if "OutOfMemoryError" in error else "crash"
+        kind = "OOM" if killed_for_memory(error) else "crash"
         reason = failure(f"{kind}: the worker died {deaths} times; what Ray knows is in the study's tune folder")
-        ray.get(self._book.finish.remote(self._running.pop(trial_id), reason))
+        ray.get(self._book.give_up.remote(self._running.pop(trial_id), reason))
+
+    def starts_again(self, trial_id: str, error: str) -> None:
+        """A run whose worker died: with a smaller micro-batch, if that was for lack of memory."""
+        now = ray.get(self._book.begin.remote(self._running[trial_id])) if killed_for_memory(error) else None
+        if now is not None:
+            ray.get(self._book.out_of_memory.remote(now))
 
     def suggest(self, trial_id: str) -> Any:
         if self._run.deadline is not None and time.monotonic() > self._run.deadline:
@@ -57,7 +70,8 @@ class BookSearcher(Searcher):
         if assignment is None:
             return str(Searcher.FINISHED)
         self._running[trial_id] = assignment
-        return {"place": self._run.place, "study": self._run.study, "assignment": assignment._asdict()}
+        where = {"place": self._run.place, "study": self._run.study, "share": self._share}
+        return {**where, "assignment": assignment._asdict()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del result
@@ -73,44 +87,70 @@ class BookSearcher(Searcher):
 
 
 class Deaths(tune.Callback):
-    """Tells the searcher of runs that Tune gave up."""
+    """Tells the searcher of runs whose worker died, and of those that Tune gave up."""
 
     def __init__(self, searcher: BookSearcher) -> None:
         self._searcher = searcher
+
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        del iteration, trials, info
+        self._searcher.starts_again(trial.trial_id, str(trial.get_error()))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         del iteration, trials, info
         self._searcher.given_up(trial.trial_id, str(trial.get_error()))
 
 
+def killed_for_memory(error: str) -> bool:
+    return any(words in error for words in _KILLED_FOR_MEMORY)
+
+
 def warm_trainable(config: dict[str, Any]) -> None:
     """One assignment on this actor's device."""
-    place, assignment, line = _unpack(config)
-    run_trial(place, assignment, job_of(place, assignment), line)
+    keep_to_own_cpus()
+    where, assignment, line = _unpack(config)
+    run_trial(where, assignment, job_of(where, assignment), line)
     tune.report({"done": 1})
 
 
 def train_trainable(config: dict[str, Any]) -> None:
-    """One assignment as a Ray Train run with workers of its own."""
-    place, assignment, _ = _unpack(config)
-    storage = Path(place.folder) / "train"
-    attempt = len(list(storage.glob(f"{assignment.key}-attempt-*"))) + 1
-    run_workers(
-        train_worker,
-        config,
-        workers=place.space.workers_per_trial,
-        name=f"{assignment.key}-attempt-{attempt}",
-        storage=storage,
-    )
+    """One assignment as a Ray Train run with workers of its own; another one where memory was short."""
+    where, assignment, line = _unpack(config)
+    now = line.begin(assignment)
+    while now is not None:
+        now = _train_run(where, now, line, config)
     tune.report({"done": 1})
+
+
+def _train_run(where: Place, assignment: Assignment, line: ActorLine, config: dict[str, Any]) -> Assignment | None:
+    """Returns what is to be run next."""
+    storage = Path(where.folder) / "train"
+    attempt = len(list(storage.glob(f"{assignment.key}-attempt-*"))) + 1
+    try:
+        run_workers(
+            train_worker,
+            config,
+            workers=where.space.workers_per_trial,
+            name=f"{assignment.key}-attempt-{attempt}",
+            storage=storage,
+            share=config["share"],
+        )
+    except Restart:
+        return line.begin(assignment)
+    except ray.exceptions.RayError as error:
+        again = line.out_of_memory(assignment) if killed_for_memory(str(error)) else None
+        if again is None:
+            raise
+        return again
+    return None
 
 
 def train_worker(config: dict[str, Any]) -> None:
     """What each of those workers does."""
     from gapwise.distributed.worker import data_parallel, tell_driver
 
-    place, assignment, line = _unpack(config)
-    run_trial(place, assignment, data_parallel(job_of(place, assignment)), line)
+    where, assignment, line = _unpack(config)
+    run_trial(where, assignment, data_parallel(job_of(where, assignment)), line)
     tell_driver({"done": 1})
 
 
@@ -119,11 +159,14 @@ def _unpack(config: dict[str, Any]) -> tuple[Place, Assignment, ActorLine]:
 
 
 def run_phase(book: Any, run: PhaseRun) -> None:
-    """Run everything that the book hands out for a phase; returns when it has nothing left and nothing runs."""
-    trainable, needs = _trainable(run.place, run.concurrency)
-    searcher = BookSearcher(book, run)
+    """Run everything that the book hands out for a phase; returns when it has nothing left and nothing runs.
+
+    Raises SpecError where so many trials at once do not fit the cluster.
+    """
+    share = place(resources(), needs_of(run.place.space), run.concurrency).share
+    searcher = BookSearcher(book, run, share)
     tuner = tune.Tuner(
-        tune.with_resources(trainable, needs),
+        _trainable(run.place.space, share),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             num_samples=-1,
@@ -141,15 +184,12 @@ def run_phase(book: Any, run: PhaseRun) -> None:
     tuner.fit()
 
 
-def _trainable(place: Place, concurrency: int) -> tuple[Any, dict[str, float]]:
-    if place.space.executor == "train":
-        return train_trainable, {"CPU": _HARDLY_A_CPU}
-    total = ray.cluster_resources()
-    gpu = {"GPU": total["GPU"] / concurrency} if total.get("GPU") else {}
-    return warm_trainable, {"CPU": max(1.0, total["CPU"] // concurrency), **gpu}
+def _trainable(space: SearchSpec, share: Share) -> Any:
+    if space.executor == "train":
+        return tune.with_resources(train_trainable, tune.PlacementGroupFactory([_NEXT_TO_NOTHING]))
+    gpu = {"GPU": share.gpus} if share.gpus else {}
+    return tune.with_resources(warm_trainable, {"CPU": share.cpus, **gpu})
 
 
-def default_concurrency(space_executor: str, workers_per_trial: int, available: Resources) -> int:
-    """One trial a device: a GPU where there are any, a CPU core otherwise."""
-    devices = available.gpus or available.cpus
-    return max(1, devices // workers_per_trial if space_executor == "train" else devices)
+def needs_of(space: SearchSpec) -> Needs:
+    return Needs(space.workers_per_trial, space.trials_per_device)

@@ -120,7 +120,7 @@ def _tables(study: Study) -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 def _searched(one: TrialRecord) -> dict[str, Any]:
     row = trial_row(one)
-    return {"trial": row["number"], **_ending(row), "epochs": row["epochs"], **_reason(row), **_short(row["values"])}
+    return {"trial": row["number"], **_ending(row), "epochs": row["epochs"], **_remarks(row), **_short(row["values"])}
 
 
 def _repeated(one: TrialRecord) -> dict[str, Any]:
@@ -130,7 +130,7 @@ def _repeated(one: TrialRecord) -> dict[str, Any]:
         "seed": row["seed"],
         **_ending(row),
         "best_epoch": row["best_epoch"],
-        **_reason(row),
+        **_remarks(row),
     }
 
 
@@ -138,8 +138,9 @@ def _ending(row: dict[str, Any]) -> dict[str, Any]:
     return {"state": row["state"], **_short({"objective": row["objective"]})}
 
 
-def _reason(row: dict[str, Any]) -> dict[str, Any]:
-    return {"reason": row["reason"]} if row["reason"] else {}
+def _remarks(row: dict[str, Any]) -> dict[str, Any]:
+    """What is unusual about it."""
+    return {name: row[name] for name in ("reason", "micro_batch", "objective_changed") if row[name]}
 
 
 def _short(row: dict[str, Any]) -> dict[str, Any]:

@@ -41,9 +41,8 @@ class Logbook:
         if points:
             self._runs.log(run_id, points)
         for ending in (event for event in events if event.kind == "finished"):
-            said = {"gapwise.state": ending.body["state"], "gapwise.reason": ending.body["reason"]}
-            tags = {name: value for name, value in said.items() if value}
-            self._runs.close(run_id, failed=ending.body["state"] == "failed", tags=tags, ended=ending.time)
+            failed = ending.body["state"] == "failed"
+            self._runs.close(run_id, failed=failed, tags=_last_words(ending), ended=ending.time)
 
     def _points(self, event: Event) -> list[Point]:
         if event.kind == "reported":
@@ -70,3 +69,14 @@ def _params(assignment: Assignment) -> dict[str, object]:
 
 def _tags(assignment: Assignment) -> dict[str, str]:
     return {"gapwise.arm": assignment.arm, "gapwise.phase": assignment.phase, "gapwise.source": str(assignment.source)}
+
+
+def _last_words(ending: Event) -> dict[str, str]:
+    body = ending.body
+    said = {
+        "state": body["state"],
+        "reason": body["reason"],
+        "micro_batch": str(ending.assignment.micro_batch or ""),
+        "objective_changed": "true" if body.get("objective_changed") else "",
+    }
+    return {f"gapwise.{name}": value for name, value in said.items() if value}

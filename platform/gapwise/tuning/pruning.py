@@ -26,7 +26,15 @@ class Pruning:
         self._brackets = brackets(spec, epochs)
         self._best: dict[int, float] = {}
         self._told: dict[int, int] = {}
+        self._apart: set[int] = set()
         self._reached: dict[tuple[int, int], list[float]] = {}
+        self._own: dict[int, dict[tuple[int, int], float]] = {}
+
+    def set_apart(self, number: int) -> None:
+        """From now on others are not compared with this trial, though it is with them."""
+        for (bracket, epoch), own in self._own.pop(number, {}).items():
+            self._reached[bracket, epoch].remove(own)
+        self._apart.add(number)
 
     def tell(self, number: int, epoch: int, cost: float) -> None:
         """Note the objective of a trial's epoch; epochs come in order, and one told before is not counted again."""
@@ -35,7 +43,11 @@ class Pruning:
         self._told[number] = epoch
         best = self._best[number] = min(cost, self._best.get(number, cost))
         if self._decides(number, epoch):
-            insort(self._reached.setdefault((self._bracket(number), epoch), []), best)
+            rung = self._bracket(number), epoch
+            costs = self._reached.setdefault(rung, [])
+            if number not in self._apart:
+                insort(costs, best)
+                self._own.setdefault(number, {})[rung] = best
 
     def stops(self, number: int) -> bool:
         """Whether the trial stops at the epoch it told last."""
@@ -43,6 +55,8 @@ class Pruning:
         if not self._decides(number, epoch):
             return False
         sorted_costs, best = self._reached[self._bracket(number), epoch], self._best[number]
+        if number in self._apart:
+            sorted_costs = sorted([*sorted_costs, best])
         if self._spec.name == "median":
             return _above_median(sorted_costs, best)
         survivors = max(1, len(sorted_costs) // self._spec.reduction)

@@ -19,7 +19,8 @@ STUDY_FILE = "study.json"
 
 
 def plain_space(space: SearchSpec) -> dict[str, Any]:
-    may_change = dict.fromkeys(("trials", "baseline_share", "budget", "trial_seconds", "worker_deaths"), True)
+    names = ("trials", "baseline_share", "trials_per_device", "budget", "trial_seconds", "worker_deaths")
+    may_change = dict.fromkeys(names, True)
     left_out: dict[str, Any] = {**may_change, "train": {"model"}}
     return space.model_dump(mode="json", exclude=left_out)
 

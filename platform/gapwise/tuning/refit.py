@@ -26,6 +26,8 @@ class Winner(NamedTuple):
     values: Values
     epochs: int
     """The median of its seeds' best epochs."""
+    micro_batch: int | None = None
+    """Samples at once, where one of its runs did not fit the memory otherwise."""
 
     @property
     def key(self) -> str:
@@ -44,7 +46,8 @@ def refit_run(place: Place, winner: Winner, seed: int) -> Run:
 
 def refit_spec(place: Place, winner: Winner, seed: int) -> TrainSpec:
     spec = trial_spec(place.space, winner.arm, winner.values, seed=seed)
-    return spec.model_copy(update={"epochs": winner.epochs})
+    cut = {} if winner.micro_batch is None else {"micro_batch": winner.micro_batch}
+    return spec.model_copy(update={"epochs": winner.epochs, **cut})
 
 
 def shipped(place: Place, winner: Winner, seeds: list[int]) -> tuple[int, dict[int, ModelFolder]]:

@@ -16,7 +16,7 @@ from gapwise.errors import CheckpointError, StudyError
 from gapwise.evaluation.metrics import Real
 from gapwise.evaluation.paired import draw_resamples, resampled
 from gapwise.tuning.arm import Repeat
-from gapwise.tuning.assignment import Finished, Values
+from gapwise.tuning.assignment import Assignment, Finished
 from gapwise.tuning.elimination import Chances, Configuration, Dropped, Round, gather
 from gapwise.tuning.predictions import load_predictions, predictions_file
 from gapwise.tuning.selection import chosen_again, conditions_of
@@ -45,24 +45,29 @@ def run_second_phase(place: Place, searched: Sequence[Finished], run_round: RunR
     racing = candidates
     dropped: Dropped = {}
     for seeds in phase.rounds():
-        repeats = run_round([Repeat(*one, values, first + k) for one, values in racing.items() for k in range(seeds)])
+        repeats = run_round([_repeat(run, first + k) for run in racing.values() for k in range(seeds)])
         now = figures.after(seeds, [run for run in repeats if run.assignment.seed < first + seeds])
         if seeds < phase.seeds:
             dropped = now.drop(phase, dropped)
             out = {one for one, where in dropped.items() if len(where) == len(now.conditions)}
-            racing = {one: values for one, values in candidates.items() if one not in out}
+            racing = {one: run for one, run in candidates.items() if one not in out}
     run = sum((one.assignment.arm, one.assignment.source) in candidates for one in repeats)
     chances = now.chances(seed=place.space.seed)
     return SecondPhase(repeats, dropped, chances, runs_saved=len(candidates) * phase.seeds - run)
 
 
-def _candidates(place: Place, searched: Sequence[Finished]) -> dict[Configuration, Values]:
+def _repeat(run: Assignment, seed: int) -> Repeat:
+    """What did not fit the memory in the search begins as it did fit."""
+    return Repeat(run.arm, run.number, run.values, seed, run.micro_batch)
+
+
+def _candidates(place: Place, searched: Sequence[Finished]) -> dict[Configuration, Assignment]:
     phase, metric = place.space.second_phase, place.space.train.objective.metric
-    found: dict[Configuration, Values] = {}
+    found: dict[Configuration, Assignment] = {}
     for arm in place.space.arm_names():
         runs = {run.assignment.number: run for run in searched if run.assignment.arm == arm}
         for number in chosen_again(list(runs.values()), metric, top_k=phase.top_k, cap=phase.cap):
-            found[arm, number] = runs[number].assignment.values
+            found[arm, number] = runs[number].assignment
     if not found:
         raise StudyError("no trial finished, so there is nothing to choose from", where=place.folder)
     return found
@@ -81,7 +86,7 @@ class _Figures:
 
     def after(self, seeds: int, runs: Sequence[Finished]) -> Round:
         """The race, from the runs of the first `seeds` seeds."""
-        complete = [run for run in runs if run.outcome.state == "complete"]
+        complete = [run for run in runs if run.outcome.eligible]
         for run in complete:
             if run.assignment.key not in self._known:
                 self._read(run)

@@ -40,9 +40,10 @@ def chosen_again(searched: Sequence[Finished], metric: str, *, top_k: int, cap: 
     """Numbers of one arm's trials for the second phase: the best k of each condition, united, at most `cap`.
 
     Those that are among the best at most conditions come first, then the lower objective. Only complete trials count:
-    a pruned one was stopped because it was behind, and one answered from the record of another is that other.
+    a pruned one was stopped because it was behind, one with another objective answers another question, and one
+    answered from the record of another is that other.
     """
-    complete = [run for run in searched if run.outcome.state == "complete" and run.outcome.duplicate_of is None]
+    complete = [run for run in searched if run.outcome.eligible and run.outcome.duplicate_of is None]
     places: Counter[int] = Counter()
     for condition in conditions_of(complete, metric):
         ranked = sorted(complete, key=lambda run: as_cost(metric, run.outcome.metrics[metric][condition]))
@@ -63,7 +64,7 @@ def standings(
     One that lost a seed to a failure comes behind those that finished all `seeds`: one lucky seed is no winner. Last
     come those that were dropped at the condition.
     """
-    complete = [run for run in repeats if run.outcome.state == "complete"]
+    complete = [run for run in repeats if run.outcome.eligible]
     grouped: dict[Configuration, list[Finished]] = {}
     for run in complete:
         grouped.setdefault((run.assignment.arm, run.assignment.source), []).append(run)

@@ -14,7 +14,7 @@ from gapwise.errors import SpecError
 from gapwise.spec.loader import set_path, validate
 from gapwise.spec.search import Choices, Fixed, Parameter, Range, SearchSpec
 from gapwise.spec.train import TrainSpec
-from gapwise.tuning.assignment import Values
+from gapwise.tuning.assignment import Assignment, Values
 
 
 def distributions(space: SearchSpec, arm: str) -> dict[str, BaseDistribution]:
@@ -44,6 +44,12 @@ def trial_spec(space: SearchSpec, arm: str, values: Values, *, seed: int) -> Tra
     return validate(TrainSpec, mapping, where=f"arm {arm}")
 
 
+def assigned_spec(space: SearchSpec, assignment: Assignment) -> TrainSpec:
+    """The training spec of an assignment, cut to the memory there was."""
+    spec = trial_spec(space, assignment.arm, assignment.values, seed=assignment.seed)
+    return spec if assignment.micro_batch is None else spec.model_copy(update={"micro_batch": assignment.micro_batch})
+
+
 def default_values(space: SearchSpec, arm: str) -> Values:
     """The model's own defaults, moved into the space where they lie outside: what a study tries first."""
     defaults = trial_spec(space, arm, {}, seed=space.seed).model_dump(mode="json")
@@ -63,7 +69,7 @@ def _get(mapping: Any, path: str) -> Any:
 def _nearest(parameter: Range | Choices, default: Any) -> Any:
     if isinstance(parameter, Choices):
         return default if default in parameter.choices else parameter.choices[0]
-    value = min(max(default, parameter.low), parameter.high)
+    value = parameter.high if default is None else min(max(default, parameter.low), parameter.high)
     return round(value) if parameter.integer else float(value)
 
 

@@ -156,7 +156,12 @@ def _winners(table: dict[str, list[Standing]], repeats: list[Finished]) -> list[
     }
     winners = []
     for arm, source in chosen:
-        runs = [run for run in repeats if (run.assignment.arm, run.assignment.source) == (arm, source)]
-        epochs = median_epoch([run.outcome.best_epoch for run in runs if run.outcome.state == "complete"])
-        winners.append(Winner(arm, source, runs[0].assignment.values, epochs))
+        runs = [
+            run
+            for run in repeats
+            if (run.assignment.arm, run.assignment.source) == (arm, source) and run.outcome.eligible
+        ]
+        epochs = median_epoch([run.outcome.best_epoch for run in runs])
+        cut = [run.assignment.micro_batch for run in runs if run.assignment.micro_batch is not None]
+        winners.append(Winner(arm, source, runs[0].assignment.values, epochs, min(cut, default=None)))
     return winners

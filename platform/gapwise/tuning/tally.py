@@ -145,7 +145,7 @@ def _arm(trials: list[_Seen]) -> ArmTally:
     complete = [
         (one.assignment.key, one.outcome.cost)
         for one in trials
-        if one.outcome.state == "complete" and one.outcome.cost is not None
+        if one.outcome.eligible and one.outcome.cost is not None
     ]
     best = min(complete, key=lambda one: one[1], default=None)
     return ArmTally(count_states(one.outcome for one in trials), best)

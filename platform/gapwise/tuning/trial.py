@@ -6,6 +6,7 @@ Whatever ends a run is an outcome with its reason: a loss that is not finite, me
 that dies says nothing; its run goes on elsewhere from its last checkpoint.
 """
 
+import gc
 import math
 import traceback
 from dataclasses import replace
@@ -15,17 +16,18 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from gapwise.data.store import opened
+from gapwise.distributed.launch import Restart
 from gapwise.evaluation.objective import Curve, reduce_curve
 from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import DirectorySink
-from gapwise.training.decision import SharedDecision, agreed
+from gapwise.training.decision import SharedDecision, agreed, told
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport, Position, Snapshot
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure
 from gapwise.tuning.predictions import predictions_file, save_predictions
-from gapwise.tuning.space import trial_spec
+from gapwise.tuning.space import assigned_spec
 from gapwise.tuning.watchdog import watched
 
 ERROR_FILE = "error.txt"
@@ -34,8 +36,11 @@ ERROR_FILE = "error.txt"
 class StudyLine(Protocol):
     """How a worker talks to the study's book."""
 
-    def begin(self, assignment: Assignment) -> bool:
-        """Ask whether the assignment is still to be run."""
+    def begin(self, assignment: Assignment) -> Assignment | None:
+        """Ask how the assignment is to be run now; None if it is not."""
+
+    def out_of_memory(self, assignment: Assignment) -> Assignment | None:
+        """Tell that it did not fit, hear how to run it once more; None if there is no other way."""
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         """Tell an epoch, hear how to go on."""
@@ -94,15 +99,34 @@ class PausingSink(DirectorySink):
 
 def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
-    spec = trial_spec(place.space, assignment.arm, assignment.values, seed=assignment.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return replace(whole_job(spec, *opened(place.data)), device=device)
+    return replace(whole_job(assigned_spec(place.space, assignment), *opened(place.data)), device=device)
 
 
 def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:
-    """Train, judge and tell. Of several workers, the one that fails tells why and raises, so that all are stopped."""
-    if not agreed(job, job.rank == 0 and line.begin(assignment)):
-        return
+    """Train, judge and tell. Of several workers, the one that fails tells why and raises, so that all are stopped.
+
+    A run that does not fit the memory is tried once more with a smaller micro-batch, from its last checkpoint: by a
+    single worker here, by several after one of them has raised `Restart`.
+    """
+    now = _begun(assignment, job, line)
+    while now is not None:
+        _free_memory()
+        cut = job.spec if now.micro_batch is None else job.spec.model_copy(update={"micro_batch": now.micro_batch})
+        now = _attempt(place, now, replace(job, spec=cut), line)
+
+
+def _begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
+    """How rank 0 was told to run it."""
+    now = line.begin(assignment) if job.rank == 0 else None
+    if not agreed(job, now is not None):
+        return None
+    micro_batch = told(job, (now.micro_batch or 0) if now is not None else 0)
+    return assignment._replace(micro_batch=micro_batch or None)
+
+
+def _attempt(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
+    """One go; returns what is to be run next where memory was short."""
     folder = trial_folder(place, assignment)
     reporter = StudyReporter(line, assignment, job.spec.objective.metric)
     sink = PausingSink(folder, job, reporter)
@@ -110,17 +134,36 @@ def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -
         with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), folder):
             outcome = _outcome(place, assignment, job, fit(job, SharedDecision(reporter, job), sink))
     except Paused:
-        return
+        return None
     except Diverged as error:
         outcome = failure(f"NaN: {error}")
     except Exception as error:
-        line.finish(assignment, failure(_why(error, folder)))
-        if job.workers.world > 1:
-            raise
-        return
+        again = _told_why(error, assignment, folder, line)
+        if job.workers.world == 1:
+            return again
+        if again is not None:
+            raise Restart from error
+        raise
     if job.rank == 0:
         line.finish(assignment, outcome)
         sink.forget()
+    return None
+
+
+def _told_why(error: Exception, assignment: Assignment, folder: Path, line: StudyLine) -> Assignment | None:
+    """Tell the failure, or hear how to go on; the traceback is kept in either case."""
+    reason = _why(error, folder)
+    again = line.out_of_memory(assignment) if _out_of_memory(error) else None
+    if again is None:
+        line.finish(assignment, failure(reason))
+    return again
+
+
+def _free_memory() -> None:
+    """What an attempt has left, exceptions and their frames included."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def trial_folder(place: Place, assignment: Assignment) -> Path:

@@ -1,0 +1,33 @@
+"""As many threads as a worker was given cores, so that trials side by side do not fight for them.
+
+Set again at the start of every run, because a reused process may have been told otherwise since. It reaches torch, and
+numpy's linear algebra, which was loaded before Ray knew what the process is for. Nothing here loads data in further
+processes or threads, and the driver only waits while trials run.
+"""
+
+import os
+from collections.abc import Mapping
+
+import ray
+import torch
+from threadpoolctl import threadpool_limits
+
+_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+"""What processes that a run starts would read."""
+
+
+def threads_for(cpus: float, environment: Mapping[str, str]) -> int:
+    """One a core, fewer where OMP_NUM_THREADS says so."""
+    own = max(1, int(cpus))
+    said = environment.get("OMP_NUM_THREADS", "")
+    return min(own, int(said)) if said.isdigit() and int(said) > 0 else own
+
+
+def keep_to_own_cpus() -> int:
+    """Set this Ray worker's threads; returns how many."""
+    cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
+    threads = threads_for(cpus, os.environ)
+    os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
+    torch.set_num_threads(threads)
+    threadpool_limits(limits=threads)
+    return threads
