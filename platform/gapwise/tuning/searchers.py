@@ -23,7 +23,7 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.samplers._gp.sampler import _get_params
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from gapwise.errors import SpecError
 from gapwise.spec.search import SamplerSpec
@@ -107,6 +107,18 @@ class _GaussianProcess(GPSampler):
         if search_space and search_space.keys() <= known.keys():
             return {path: known[path] for path in search_space}
         return super().sample_relative(study, trial, search_space)
+
+    def _sample_relative_impl(
+        self,
+        study: optuna.Study,
+        completed_trials: list[FrozenTrial],
+        running_trials: list[FrozenTrial],
+        search_space: dict[str, BaseDistribution],
+    ) -> dict[str, Any]:
+        """What broke a constraint has no value to fit: like a running trial, it is a place to keep away from."""
+        pruned = study._get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        avoided = [one for one in pruned if any(excess > 0.0 for excess in one.constraints.values())]
+        return super()._sample_relative_impl(study, completed_trials, running_trials + avoided, search_space)
 
 
 class _Grid(GridSampler):
