@@ -66,7 +66,8 @@ class ArmStudy:
         self._study = SampledStudy(
             f"{shelf.prefix}{phase}/{arm}",
             shelf.storage,
-            objectives=len(space.objectives) or 1 if phase == "search" else 1,
+            self._sampler(0),
+            objectives=max(1, len(space.objectives)) if phase == "search" else 1,
             history=[as_optuna(past, self._distributions) for past in earlier.history],
         )
         self._pruning = Pruning(space.pruner if phase == "search" else PrunerSpec(name="none"), space.train.epochs)

@@ -16,11 +16,20 @@ from optuna.trial import FrozenTrial, TrialState
 class SampledStudy(optuna.Study):
     """Made in the storage where it is not there yet."""
 
-    def __init__(self, name: str, storage: BaseStorage, objectives: int, history: Sequence[FrozenTrial]) -> None:
+    def __init__(
+        self,
+        name: str,
+        storage: BaseStorage,
+        sampler: optuna.samplers.BaseSampler,
+        *,
+        objectives: int,
+        history: Sequence[FrozenTrial],
+    ) -> None:
+        directions = ["minimize"] * objectives
         made = optuna.create_study(
-            storage=storage, study_name=name, directions=["minimize"] * objectives, load_if_exists=True
+            storage=storage, study_name=name, sampler=sampler, directions=directions, load_if_exists=True
         )
-        super().__init__(name, made._storage, pruner=optuna.pruners.NopPruner())
+        super().__init__(name, made._storage, sampler, optuna.pruners.NopPruner())
         self._history = list(history)
 
     @property
