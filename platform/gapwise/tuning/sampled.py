@@ -25,7 +25,7 @@ class SampledStudy(optuna.Study):
         objectives: int,
         history: Sequence[FrozenTrial],
     ) -> None:
-        directions = ["minimize"] * objectives
+        directions = [StudyDirection.MINIMIZE] * objectives
         made = optuna.create_study(
             storage=storage, study_name=name, sampler=sampler, directions=directions, load_if_exists=True
         )
