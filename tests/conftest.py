@@ -45,17 +45,19 @@ def write_study(small: Path) -> WriteStudy:
     The journal is the book's own; training and refits are not run. Trials of prlf: 0 complete (objective 1.0), 1 pruned
     after 2 of 4 epochs, 2 failed, 3 complete (0.8); of late_fusion: 0 and 1 complete (1.2). `until` is where the driver
     died: in the search (prlf-3 running after one epoch), in the second phase (its second run running, two waiting), in
-    the refit; or it is finished. `shift` is added to every figure.
+    the refit; or it is finished. `shift` is added to every figure; other keywords replace keys of the space.
     """
 
-    def write(studies: Path, name: str, *, until: str = "finished", data: Path = small, shift: float = 0.0) -> Path:
+    def write(
+        studies: Path, name: str, *, until: str = "finished", data: Path = small, shift: float = 0.0, **changes: Any
+    ) -> Path:
         from gapwise.data.store import open_dataset
         from gapwise.spec.search import SearchSpec
         from gapwise.tuning.book import StudyBook
         from gapwise.tuning.opening import Asked, open_study, settled_space
 
         dataset = open_dataset(data)
-        space = settled_space(SearchSpec.model_validate(STUDY_SPACE), dataset)
+        space = settled_space(SearchSpec.model_validate(STUDY_SPACE | changes), dataset)
         open_study(studies / name, Asked(name, space, dataset), resume=False)
         book = StudyBook(space, studies / name / "journal.log")
         if _search(book, shift, cut=until == "search") and _repeat(book, shift, cut=until == "second phase"):

@@ -244,6 +244,17 @@ LR = "optimiser.lr"
         (shared_gpus_through_ray_train, ["trials_per_device above 1 needs executor: warm"]),
         (put("train", "micro_batch", value=0), ["train.micro_batch", "got 0"]),
         (put("train", "objective", value={"metric": "loss"}), ["train.objective.metric", "'mae'", "got 'loss'"]),
+        (
+            put("objectives", value={"a": {}, "b": {"reduce": "worst"}}),
+            ["with several objectives pruning needs pruner.on"],
+        ),
+        (
+            put("objectives", value={"a": {"metric": "mea"}, "b": {}}),
+            ["objectives.a.metric", "'mae'", "got 'mea'"],
+        ),
+        (put("constraints", value={"parameter": {"max": 5}}), ["unknown key 'parameter', did you mean 'parameters'?"]),
+        (put("constraints", value={"latency_ms": {"max": -1}}), ["constraints.latency_ms.max", "got -1"]),
+        (put("warm_start", value={"studies": ["a"], "use": "all"}), ["warm_start.use", "got 'all'"]),
     ],
     ids=[
         "unknown key",
@@ -260,6 +271,11 @@ LR = "optimiser.lr"
         "shared GPUs through Ray Train",
         "no sample at once",
         "a metric that no trial reports",
+        "objectives and a pruner that does not know which",
+        "unknown metric of an objective",
+        "unknown constraint",
+        "negative limit",
+        "unknown use of earlier studies",
     ],
 )
 def test_a_wrong_search_space_is_refused_by_key_path(
@@ -400,6 +416,27 @@ def test_plan_and_train_refuse_what_the_dataset_cannot_have(refuse: Refuse, smal
     assert "2/3 = 0.66" in refuse("plan", SPACE, "--data", small, *rates)
     assert "no metric 'accuracy'" in refuse("plan", SPACE, "--data", small, "--set", "train.objective.metric=accuracy")
     assert "no metric 'f1_macro'" in refuse("train", TRAIN, "--data", small, "--set", "objective.metric=f1_macro")
+
+
+def test_an_objective_that_the_dataset_cannot_have_is_refused_by_its_name(refuse: Refuse, small: Path) -> None:
+    settings = [
+        "--set",
+        "pruner.name=none",
+        "--set",
+        "objectives.a.metric=mae",
+        "--set",
+        "objectives.b.metric=accuracy",
+    ]
+    for verb in ("plan", "tune"):
+        line = refuse(verb, SPACE, "--data", small, *settings)
+        assert "objectives.b.metric" in line and "no metric 'accuracy'" in line
+
+
+@pytest.mark.parametrize("verb", ["plan", "tune"])
+def test_an_unknown_earlier_study_is_refused_by_name(refuse: Refuse, small: Path, verb: str) -> None:
+    line = refuse(verb, SPACE, "--data", small, "--warm-start", "gone")
+    assert "no study 'gone'" in line and "allowed: none exists yet" in line
+    assert "cannot be a name" in refuse(verb, SPACE, "--data", small, "--warm-start", "../up")
 
 
 def test_an_unknown_protocol_is_refused(refuse: Refuse, model: Path, small: Path) -> None:

@@ -16,6 +16,9 @@ from gapwise.cli.options import size
 from gapwise.distributed.lock import DriverLock
 from gapwise.promotion.in_use import InUse
 from gapwise.spec.home import Home
+from gapwise.tuning.assignment import infeasible
+from gapwise.tuning.book import StudyBook
+from gapwise.tuning.reading import read_study
 
 Call = Callable[..., Any]
 WriteStudy = Callable[..., Path]
@@ -339,3 +342,69 @@ def test_a_trial_that_was_cut_for_memory_says_so(call: Call, studies: Path, writ
     assert cut == [running.key] == ["prlf-3"]
     said = " ".join(call("study", "trials", "one").out.split())
     assert "micro-batch 16" in said and said.count("objective changed") == 1
+
+
+OBJECTIVES = {name: {"metric": "mae", "reduce": "rate", "rate": rate} for name, rate in (("clean", 0.0), ("half", 0.5))}
+
+
+@pytest.fixture
+def with_goals(studies: Path, write_study: WriteStudy) -> str:
+    """A study with two objectives and a constraint, in its search: prlf-3 turned out to be too large."""
+    folder = write_study(
+        studies, "goals", until="search", objectives=OBJECTIVES, constraints={"parameters": {"max": 1000}}
+    )
+    book = StudyBook(read_study(studies, "goals").space, folder / "journal.log")
+    adopted = book.next_search()
+    assert adopted is not None and adopted.key == "prlf-3"
+    book.finish(adopted, infeasible({"parameters": 2345.0}, "2,345 parameters (at most 1,000)"))
+    return "goals"
+
+
+def test_trials_show_every_objective_and_what_breaks_a_constraint(call: Call, with_goals: str) -> None:
+    rows = {row["trial"]: row for row in body(call("study", "trials", with_goals, "--json"))["trials"]}
+    assert rows["prlf-0"]["objectives"] == {"clean": 1.0, "half": 1.5}
+    assert (rows["prlf-3"]["state"], rows["prlf-3"]["constraints"]) == ("infeasible", {"parameters": 2345.0})
+    shown = call("study", "trials", with_goals, "--state", "infeasible").out
+    assert "2,345 parameters (at most 1,000)" in shown and "clean" in shown and "prlf-0" not in shown
+
+
+def test_show_names_objectives_limits_and_infeasible_trials(call: Call, with_goals: str) -> None:
+    shown = call("study", "show", with_goals).out
+    assert "objectives: clean: mae, r = 0; half: mae, r = 0.5; nothing is pruned" in shown
+    assert "constraints: parameters at most 1,000" in shown
+    said = body(call("study", "show", with_goals, "--json"))
+    assert said["arms"]["prlf"]["infeasible"] == 1
+    assert said["constraints"]["limits"] == {"parameters": 1000}
+    assert "infeasible" in call("study", "list").out
+
+
+def test_best_shows_the_front_of_the_search_and_never_what_is_infeasible(call: Call, with_goals: str) -> None:
+    said = body(call("study", "best", with_goals, "--json"))
+    assert [one["trial"] for one in said["front"]] == ["prlf-0"]
+    assert said["front"][0]["objectives"] == {"clean": {"mean": 1.0, "sd": 0.0}, "half": {"mean": 1.5, "sd": 0.0}}
+    assert [one["trial"] for one in said["baseline_front"]] == ["late_fusion-0", "late_fusion-1"], "equals"
+    shown = call("study", "best", with_goals).out
+    assert "Pareto front" in shown and "late_fusion's own front stands beside" in shown
+
+
+def test_exports_carry_objectives_and_constraints(call: Call, with_goals: str) -> None:
+    for name in ("all.csv", "all.json"):
+        body(call("study", "export", with_goals, "--out", name, "--json"))
+    header = Path("all.csv").read_text().splitlines()[0].split(",")
+    assert {"objectives:clean", "objectives:half", "constraints:parameters"} <= set(header)
+    body(call("study", "export", with_goals, "--out", "short.json", "--summary", "--json"))
+    summary = json.loads(Path("short.json").read_text())
+    assert summary["search"]["prlf"][3]["parameters"] == 2345
+    assert summary["search"]["prlf"][0]["half"] == 1.5
+
+
+def test_show_says_what_an_earlier_study_gave(call: Call, studies: Path, write_study: WriteStudy) -> None:
+    write_study(studies, "old")
+    write_study(studies, "new", until="search", warm_start={"studies": ["old"], "use": "history"})
+    assert (
+        "warm start (history) from old: prlf 3, late_fusion 2; 0 left out; the same data"
+        in call("study", "show", "new").out
+    )
+    said = body(call("study", "show", "new", "--json"))
+    assert said["warm_start"]["sources"][0]["taken"] == {"prlf": 3, "late_fusion": 2}
+    assert "--study new --warm-start old --resume" in said["resume"]

@@ -53,8 +53,9 @@ SURFACE = {
         "--study",
         "--time-budget",
         "--trials",
+        "--warm-start",
     ],
-    "plan": ["--data", "--help", "--json", "--resolved", "--set", "--trials"],
+    "plan": ["--data", "--help", "--json", "--resolved", "--set", "--trials", "--warm-start"],
     "evaluate": [
         "--baseline",
         "--data",
@@ -224,3 +225,27 @@ def test_an_error_that_comes_through_ray_is_still_one_line(call: Call, monkeypat
         assert (answer.code, answer.err.count("\n")) == (2, 1), answer
         assert "Traceback" not in answer.err
         assert "No space left" in answer.err or "still open" in answer.err
+
+
+def test_plan_shows_objectives_constraints_and_what_earlier_studies_give(
+    call: Call, small: Path, write_study: Callable[..., Path]
+) -> None:
+    """The space is that of the earlier study, which `write_study` leaves behind."""
+    old = write_study(Path.cwd() / ".gapwise" / "studies", "old")
+    space = json.loads((old / "study.json").read_text())["space"] | {
+        "trials": 4,
+        "baseline_share": 0.5,
+        "constraints": {"parameters": {"max": 5000}},
+    }
+    rates = {"clean": 0.0, "half": 0.5}
+    space["objectives"] = {name: {"reduce": "rate", "rate": rate} for name, rate in rates.items()}
+    Path("space.yaml").write_text(yaml.safe_dump(space))
+    body = only_json(call("plan", "space.yaml", "--warm-start", "old", "--data", small, "--json"))
+    assert body["objectives"]["half"] == {"metric": "mae", "reduce": "rate", "rate": 0.5}
+    assert body["constraints"]["limits"] == {"parameters": 5000}
+    assert body["constraints"]["defaults"]["prlf"]["parameters"] > 5000
+    assert body["warm_start"]["sources"][0]["taken"] == {"prlf": 1, "late_fusion": 1}
+    shown = call("plan", "space.yaml", "--warm-start", "old").out
+    assert "clean: mae" not in shown and "clean: auto, r = 0" in shown, "without data the metric is open"
+    assert "parameters at most 5,000" in shown
+    assert "warm start (best) from old; name a dataset to see what fits" in shown

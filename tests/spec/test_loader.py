@@ -262,3 +262,7 @@ def test_overrides_reach_keys_that_have_dots_themselves() -> None:
         "model.width": 32,
         "model.depth": 1,
     }
+
+
+def test_an_override_reaches_below_a_key_that_is_written_as_null() -> None:
+    assert override({"warm_start": None}, ("warm_start.studies=[a]",)) == {"warm_start": {"studies": ["a"]}}

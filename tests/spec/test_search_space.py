@@ -150,3 +150,59 @@ def test_the_policy_below_sees_an_undocumented_field():
 @pytest.mark.parametrize("path", SPEC_FILES, ids=lambda path: path.name)
 def test_every_field_of_a_spec_is_documented_right_under_it(path):
     assert undocumented_fields(path.read_text()) == []
+
+
+OBJECTIVES = {"clean": {"reduce": "rate", "rate": 0.0}, "robust": {"reduce": "rate", "rate": 0.7}}
+UNPRUNED = {"name": "none"}
+
+
+class TestGoals:
+    def test_several_objectives_with_a_pruner_need_to_say_what_it_looks_at(self):
+        with pytest.raises(
+            ValidationError, match=r"needs pruner\.on \(one of clean, robust, train\) or pruner\.name: none"
+        ):
+            space(objectives=OBJECTIVES)
+        for pruner in (UNPRUNED, {"on": "robust"}, {"on": "train"}):
+            assert list(space(objectives=OBJECTIVES, pruner=pruner).objectives) == ["clean", "robust"]
+
+    @pytest.mark.parametrize(
+        ("changes", "said"),
+        [
+            ({"objectives": {"clean": {}}}, "objectives are at least two"),
+            ({"objectives": {"train": {}, "b": {}}}, "'train' cannot name an objective"),
+            ({"objectives": {"a b": {}, "b": {}}}, "'a b' cannot name an objective"),
+            ({"objectives": {"a": {"reduce": "rate"}, "b": {}}}, r"objectives\.a\.rate goes with"),
+            ({"objectives": {"a": {"reduce": "rate", "rate": 0.77}, "b": {}}}, r"objectives\.a\.rate must be one of"),
+            ({"objectives": OBJECTIVES, "pruner": {"on": "clear"}}, "must be one of clean, robust, train, got 'clear'"),
+            ({"objectives": {}, "pruner": {"on": "clean"}}, "goes with several objectives"),
+            ({"objectives": OBJECTIVES, "sampler": {"name": "cmaes"}}, "cmaes knows one objective only"),
+        ],
+    )
+    def test_objectives_that_cannot_be_meant_are_refused(self, changes, said):
+        with pytest.raises(ValidationError, match=said):
+            space(**{"pruner": UNPRUNED} | changes)
+
+    @pytest.mark.parametrize("limit", [{"parameters": {"max": 0}}, {"latency_ms": {"max": 0.0}}, {"latency_ms": {}}])
+    def test_a_limit_is_above_0_and_must_be_said(self, limit):
+        with pytest.raises(ValidationError):
+            space(constraints=limit)
+
+    def test_limits_are_those_that_are_set(self):
+        assert space().constraints.limits() == {}
+        both = space(constraints={"parameters": {"max": 2000}, "latency_ms": {"max": 0.5}}).constraints
+        assert both.limits() == {"parameters": 2000, "latency_ms": 0.5}
+
+    def test_a_sampler_that_knows_no_constraints_is_refused(self):
+        with pytest.raises(ValidationError, match="cmaes knows no constraints"):
+            space(sampler={"name": "cmaes"}, constraints={"parameters": {"max": 5}})
+
+    @pytest.mark.parametrize("studies", [[], ["a", "a"]])
+    def test_earlier_studies_are_distinct_and_at_least_one(self, studies):
+        with pytest.raises(ValidationError, match="distinct names, at least one"):
+            space(warm_start={"studies": studies})
+
+    @pytest.mark.parametrize("sampler", ["random", "grid", "qmc", "cmaes"])
+    def test_a_history_is_refused_for_samplers_that_do_not_look_at_one(self, sampler):
+        with pytest.raises(ValidationError, match=f"{sampler} does not look at it"):
+            space(sampler={"name": sampler}, warm_start={"studies": ["a"], "use": "history"})
+        assert space(sampler={"name": sampler}, warm_start={"studies": ["a"]}).warm_start is not None

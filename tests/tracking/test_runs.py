@@ -3,6 +3,7 @@
 Faked: a client whose one-by-one calls fail, to prove that none is made, and events of a study that nobody ran.
 """
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -24,9 +25,10 @@ from gapwise.tracking.study_run import StudyName, StudyRun
 from gapwise.tracking.train_run import TrainRun
 from gapwise.training.checkpoint import trained_model
 from gapwise.training.validation import diagnostic_curves
-from gapwise.tuning.assignment import Assignment, failure
+from gapwise.tuning.assignment import Assignment, failure, infeasible
 from gapwise.tuning.events import Event
 from gapwise.tuning.logbook import Logbook
+from gapwise.tuning.result import FrontMember, Spread
 
 SPACE = SearchSpec.model_validate({"question": "which?", "arms": {"prlf": None}})
 
@@ -386,3 +388,47 @@ def test_two_processes_may_open_a_fresh_store_at_once(tmp_path: Path) -> None:
     both = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [one.communicate(timeout=300)[1] for one in both]
     assert [one.returncode for one in both] == [0, 0], said
+
+
+def test_a_study_of_several_objectives_leaves_its_fronts_and_what_it_was_asked(
+    tracking: Tracking, place: Home, dataset: Dataset, tmp_path: Path
+) -> None:
+    several = {"clean": {"metric": "mae"}, "rank": {"metric": "corr"}}
+    fields = SPACE.model_dump(exclude={"train": {"model"}}) | {"objectives": several, "pruner": {"name": "none"}}
+    space = SearchSpec.model_validate(fields | {"constraints": {"parameters": {"max": 7}}})
+    run = StudyRun.begin(tracking, place, "several", space, dataset, resume=False)
+    spread = {"clean": Spread(mean=1.0, sd=0.1), "rank": Spread(mean=0.5, sd=0.0)}
+    member = FrontMember(trial="prlf-3", arm="prlf", values={"optimiser.lr": 0.1}, seeds=2, objectives=spread)
+    run.log_front({"front": [member, member.model_copy(update={"trial": "prlf-9"})], "baseline_front": []})
+    known = tracking.client.get_run(run.run_id)
+    assert json.loads(known.data.params["objectives"])["rank"]["metric"] == "corr"
+    assert json.loads(known.data.params["constraints"])["parameters"] == {"max": 7}
+    assert "warm_start" not in known.data.params
+    assert known.data.tags["gapwise.front"] == "prlf-3, prlf-9"
+    file = tracking.client.download_artifacts(run.run_id, "pareto_front.json", str(tmp_path))
+    assert json.loads(Path(file).read_text())["front"][0]["objectives"]["rank"] == {"mean": 0.5, "sd": 0.0}
+
+
+def test_a_trial_tells_its_objectives_by_epoch_and_its_constraints_at_the_end(
+    tracking: Tracking, study: StudyRun
+) -> None:
+    one = Assignment("search", "prlf", 0, {}, 0, 0)
+    epoch = {
+        "curve": {},
+        "losses": {},
+        "samples_per_second": 1.0,
+        "epoch": 1,
+        "cost": 2.0,
+        "objectives": {"rank": -0.5},
+    }
+    ending = infeasible({"parameters": 12.0}, "12 parameters (at most 7)")._asdict()
+    logbook = Logbook(study, "mae")
+    logbook.see([Event("reported", one, epoch, 1.0), Event("finished", one, ending, 2.0)])
+    logbook.end("FINISHED")
+    (run,) = tracking.client.search_runs(
+        [tracking.client.get_run(study.run_id).info.experiment_id], f"tags.`{PARENT_TAG}` = '{study.run_id}'"
+    )
+    assert run.data.metrics["valid/objectives/rank"] == -0.5
+    assert run.data.metrics["constraints/parameters"] == 12.0
+    assert (run.info.status, run.data.tags["gapwise.state"]) == ("FINISHED", "infeasible")
+    assert run.data.tags["gapwise.reason"] == "12 parameters (at most 7)"

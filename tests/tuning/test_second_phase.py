@@ -19,6 +19,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.testing.datasets import in_classes, small_splits, write
 from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, failure
+from gapwise.tuning.leaders import front_members
 from gapwise.tuning.predictions import predictions_file, save_predictions
 from gapwise.tuning.second_phase import SecondPhase, run_second_phase
 from gapwise.tuning.selection import first_of, standings
@@ -264,3 +265,38 @@ def test_nothing_to_choose_from_is_refused(
     failed = [make_finished({}, state="failed")]
     with pytest.raises(StudyError, match="no trial finished, so there is nothing to choose from"):
         race(space_of(make_space), dataset, tmp_path, EQUAL, failed)
+
+
+OBJECTIVES = {name: {"metric": "mae", "reduce": "rate", "rate": rate} for name, rate in (("a", 0.0), ("b", 0.5))}
+
+
+def with_objectives(make_space: MakeSpace, **phase: Any) -> SearchSpec:
+    train = {"objective": {"metric": "mae"}, "protocol": {"rates": [0.0, 0.5]}}
+    second = PHASE | {"top_k": 1} | phase
+    return make_space(second_phase=second, train=train, objectives=OBJECTIVES, pruner={"name": "none"})
+
+
+def test_a_compromise_that_leads_at_no_rate_runs_again_and_keeps_all_its_seeds(
+    make_space: MakeSpace, dataset: Dataset, make_finished: MakeFinished, tmp_path: Path
+) -> None:
+    """At each rate somebody is far better than prlf-1, but nobody is at both."""
+    curves = {0: (1.0, 9.0), 1: (4.0, 4.0), 2: (9.0, 1.0)}
+    searched = [make_finished({"0.0": clean, "0.5": robust}, number=n, cost=n) for n, (clean, robust) in curves.items()]
+    searched.append(make_finished({"0.0": 9.5, "0.5": 9.5}, number=3, cost=3))
+    worse = {("prlf", 0): [0.0, 4.0], ("prlf", 1): [1.5, 1.5], ("prlf", 2): [4.0, 0.0]}
+    machine, ended = race(with_objectives(make_space), dataset, tmp_path, worse, searched)
+    assert sorted({source for _, source, _ in machine.memory}) == [0, 1, 2]
+    assert ended.dropped[("prlf", 1)] == {"0.0": 2, "0.5": 2}, "no winner of a rate"
+    assert ("prlf", 1, 4) in machine.memory
+    members = front_members(ended.repeats, machine.place.space.objectives)
+    assert [(one.trial, one.seeds) for one in members] == [("prlf-0", 4), ("prlf-1", 4), ("prlf-2", 4)]
+
+
+def test_where_nothing_keeps_within_the_constraints_the_study_says_so_with_the_limits(
+    make_space: MakeSpace, dataset: Dataset, make_finished: MakeFinished, tmp_path: Path
+) -> None:
+    space = make_space(constraints={"parameters": {"max": 7}})
+    searched = [make_finished({}, number=n, state=state) for n, state in enumerate(["infeasible"] * 2 + ["failed"])]
+    said = r"no trial keeps within the constraints \(parameters at most 7\): 2 do not, 1 did not finish"
+    with pytest.raises(StudyError, match=said):
+        race(space, dataset, tmp_path, {}, searched)

@@ -122,3 +122,10 @@ def test_a_standing_says_how_probably_it_is_the_best(make_finished: MakeFinished
 
     assert [row.probability_best for row in table["0.0"]] == [0.75, 0.25]
     assert [row.probability_best for row in table["0.9"]] == [None, None]
+
+
+def test_the_front_and_the_best_of_each_rate_take_turns_until_the_cap(make_finished: MakeFinished) -> None:
+    runs = [make_finished({"0.0": 1.0 + n, "0.9": 1.0 + n}, number=n, cost=n) for n in range(6)]
+    assert chosen_again(runs, "mae", top_k=3, cap=9, front=[5, 4]) == [0, 5, 1, 4, 2]
+    assert chosen_again(runs, "mae", top_k=3, cap=3, front=[5, 4]) == [0, 5, 1]
+    assert chosen_again(runs, "mae", top_k=2, cap=9, front=[1, 0]) == [0, 1], "each once"

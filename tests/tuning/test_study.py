@@ -71,6 +71,12 @@ def test_a_record_from_before_a_new_option_is_completed_by_its_default(
     file = tmp_path / "one" / STUDY_FILE
     old = json.loads(file.read_text())
     del old["storage"], old["space"]["sampler"]["points"]
+    del (
+        old["space"]["objectives"],
+        old["space"]["constraints"],
+        old["space"]["warm_start"],
+        old["space"]["pruner"]["on"],
+    )
     old["space"]["train"]["model"] = {"name": "late_fusion"}  # was written, though it never meant anything
     file.write_text(json.dumps(old))
     check_study(tmp_path / "one", asked, resume=True)

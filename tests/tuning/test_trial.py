@@ -17,8 +17,10 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.store import open_dataset
 from gapwise.errors import CheckpointError
 from gapwise.evaluation.grid import score_grid
+from gapwise.models.catalogue import build_model
 from gapwise.models.saved import write_tensors
-from gapwise.spec.search import SearchSpec
+from gapwise.spec.search import LatencyLimit, SearchSpec
+from gapwise.training.footprint import latency_ms, longest
 from gapwise.training.job import Job
 from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
 from gapwise.tuning.predictions import load_predictions, predictions_file
@@ -49,6 +51,7 @@ class Line:
         self.outcomes: list[Outcome] = []
         self._retries = retries
         self.epochs: list[int] = []
+        self.bodies: list[dict[str, Any]] = []
         self._verdicts, self._ended = list(verdicts), ended
 
     def begin(self, assignment: Assignment) -> Assignment | None:
@@ -60,6 +63,7 @@ class Line:
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         self.epochs.append(epoch)
+        self.bodies.append(body)
         return self._verdicts.pop(0) if self._verdicts else "go on"
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
@@ -260,3 +264,77 @@ def test_predictions_of_another_format_and_half_a_file_are_refused_by_name(tmp_p
     file.write_bytes(file.read_bytes()[:20])
     with pytest.raises(CheckpointError, match=r"predictions\.safetensors"):
         load_predictions(file)
+
+
+def constrained(small: Path, folder: Path, phase: Phase = "search", **constraints: Any) -> tuple[Outcome, Line]:
+    space = SearchSpec.model_validate(SPACE.model_dump(exclude={"train": {"model"}}) | {"constraints": constraints})
+    place, assignment, line = Place(space, str(small), str(folder)), Assignment(phase, "prlf", 0, {}, 1, 0), Line()
+    run_trial(place, assignment, job_of(place, assignment), line)
+    (outcome,) = line.outcomes
+    return outcome, line
+
+
+def test_a_model_that_is_too_large_is_not_trained_and_says_by_how_much(small: Path, tmp_path: Path) -> None:
+    outcome, line = constrained(small, tmp_path, parameters={"max": 10}, latency_ms={"max": 1e-9})
+    assert (outcome.state, outcome.cost, outcome.train_seconds, line.epochs) == ("infeasible", None, 0.0, [])
+    assert list(outcome.constraints) == ["parameters"], "what is too large is not timed as well"
+    assert outcome.reason == f"{outcome.constraints['parameters']:,.0f} parameters (at most 10)"
+
+
+def test_a_model_that_is_too_slow_is_not_trained(small: Path, tmp_path: Path) -> None:
+    outcome, line = constrained(small, tmp_path, latency_ms={"max": 1e-9, "repeats": 2})
+    assert (outcome.state, line.epochs) == ("infeasible", [])
+    assert outcome.reason.endswith("ms a sample (at most 1e-09)")
+
+
+def test_what_keeps_within_its_constraints_is_trained_and_knows_its_size(small: Path, tmp_path: Path) -> None:
+    outcome, line = constrained(small, tmp_path, parameters={"max": 10**9}, latency_ms={"max": 1e9, "repeats": 2})
+    assert (outcome.state, line.epochs) == ("complete", [1])
+    place, assignment = Place(SPACE, str(small), str(tmp_path)), Assignment("search", "prlf", 0, {}, 1, 0)
+    job = job_of(place, assignment)
+    built = build_model(job.spec.model, job.shape, job.statistics, 1)
+    assert outcome.constraints["parameters"] == sum(one.numel() for one in built.parameters())
+    assert outcome.constraints["latency_ms"] > 0
+
+
+def test_the_second_phase_measures_nothing_again(small: Path, tmp_path: Path) -> None:
+    outcome, _ = constrained(small, tmp_path, "seeds", parameters={"max": 10})
+    assert (outcome.state, outcome.constraints) == ("complete", {})
+
+
+def test_a_latency_is_the_median_pass_by_sample_without_those_that_warm_up(small: Path, tmp_path: Path) -> None:
+    job = job_of(Place(SPACE, str(small), str(tmp_path)), Assignment("search", "prlf", 0, {}, 1, 0))
+    passes = [9.0, 9.0, 9.0, 0.2, 0.1, 8.0]
+    ticks = iter([moment for seconds in passes for moment in (0.0, seconds)])
+    model = build_model(job.spec.model, job.shape, job.statistics, 1).eval()
+    limit = LatencyLimit(max=1.0, batch_size=4, repeats=3)
+    assert latency_ms(job, model, limit, clock=lambda: next(ticks)) == pytest.approx(1000 * 0.2 / 4)
+
+
+def test_the_longest_samples_are_those_with_the_most_frames(small: Path) -> None:
+    valid = open_dataset(small).valid
+    lengths = sum(valid.lengths.values())
+    assert sorted(lengths[longest(valid, 5)]) == sorted(lengths)[-5:]
+    assert len(longest(valid, 10**6)) == len(valid)
+
+
+def test_every_epoch_tells_all_objectives_and_one_that_is_undefined_at_the_end_fails_the_trial(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    several = {"clean": {"metric": "mae", "reduce": "rate", "rate": 0.0}, "rank": {"metric": "corr"}}
+    fields = SPACE.model_dump(exclude={"train": {"model"}}) | {"objectives": several, "pruner": {"name": "none"}}
+    place = Place(SearchSpec.model_validate(fields), str(small), str(tmp_path))
+    assignment, line = Assignment("search", "prlf", 0, {}, 1, 0), Line()
+    run_trial(place, assignment, job_of(place, assignment), line)
+    (outcome,) = line.outcomes
+    assert outcome.state == "complete"
+    curve = outcome.metrics
+    mean = sum(curve["corr"].values()) / 2
+    assert line.bodies[0]["objectives"] == {"clean": curve["mae"]["0.0"], "rank": pytest.approx(-mean)}
+
+    undefined = {"clean": 1.0, "rank": float("nan")}
+    monkeypatch.setattr("gapwise.tuning.trial.objective_costs", lambda metrics, objectives: undefined)
+    other = Assignment("search", "prlf", 1, {}, 1, 1)
+    run_trial(place, other, job_of(place, other), line)
+    assert (line.outcomes[1].state, line.outcomes[1].reason) == ("failed", "NaN: rank of the kept epoch is nan")
+    assert line.bodies[1]["objectives"] == {"clean": 1.0}

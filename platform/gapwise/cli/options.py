@@ -1,5 +1,6 @@
 """Options that several verbs share, and reading them."""
 
+import json
 import math
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,10 @@ DataOption = Annotated[
 SetOption = Annotated[
     list[str], typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a value of the YAML file; repeatable.")
 ]
+WarmStartOption = Annotated[
+    list[str],
+    typer.Option("--warm-start", metavar="STUDY", help="An earlier study to start from (warm_start); repeatable."),
+]
 AddressOption = Annotated[
     str | None,
     typer.Option(
@@ -25,6 +30,14 @@ AddressOption = Annotated[
 
 _MOST_RATES = 100
 """Rates have two decimals, so a finer step than this is refused later; it must not fill the memory before."""
+
+
+def search_settings(settings: list[str], trials: int | None, warm_start: list[str]) -> tuple[str, ...]:
+    """Options that are another way of writing a value of the search space, behind `--set`."""
+    also = [f"trials={trials}"] if trials else []
+    if warm_start:
+        also.append(f"warm_start.studies={json.dumps(warm_start)}")
+    return (*settings, *also)
 
 
 def needed(data: Path | None) -> Path:

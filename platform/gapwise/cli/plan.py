@@ -6,8 +6,10 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from gapwise.cli.options import DataOption, SetOption
+from gapwise.cli.goals import goal_lines
+from gapwise.cli.options import DataOption, SetOption, WarmStartOption, search_settings
 from gapwise.cli.output import JsonOption, print_json, print_table, stdout
+from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
 
@@ -26,6 +28,7 @@ def plan(
     ],
     data: DataOption = None,
     trials: Annotated[int | None, typer.Option(help="Trials of each model; by default the file's.", min=1)] = None,
+    warm_start: WarmStartOption = [],  # noqa: B006
     settings: SetOption = [],  # noqa: B006
     resolved: Annotated[
         bool, typer.Option("--resolved", help="Print the whole search space, every default written out, as YAML.")
@@ -33,12 +36,11 @@ def plan(
     as_json: JsonOption = False,
 ) -> None:
     """Resolve a search space: trials, seeds, resources and, with a dataset, an estimate of the time."""
-    chosen = (*settings, f"trials={trials}") if trials else tuple(settings)
-    space = load_spec(SearchSpec, space_file, chosen)
+    space = load_spec(SearchSpec, space_file, search_settings(settings, trials, warm_start))
 
     from gapwise.tuning.estimate import plan_study
 
-    body = plan_study(space, data.absolute() if data else None)
+    body = plan_study(space, data.absolute() if data else None, home().studies)
     if as_json:
         print_json(body)
     elif resolved:
@@ -54,6 +56,8 @@ def _show(body: dict[str, Any]) -> None:
     for arm, parameters in body["space"].items():
         listed = [[path, one["role"], one["values"], str(one["first"])] for path, one in parameters.items()]
         print_table(arm, ["parameter", "role", "values", "tried first"], listed)
+    for line in goal_lines(body):
+        stdout.print(line, soft_wrap=True, markup=False)
     phase = body["second_phase"]
     stdout.print(
         f"second phase: the {phase['top_k']} best of each missing rate, at most {phase['cap']} a model, with "

@@ -93,15 +93,17 @@ def _span(seconds: float) -> str:
 
 
 def _arms(tally: Tally) -> RenderableType:
+    broken = any(arm.counts.get("infeasible") for arm in tally.arms.values())
+    states = _STATES | ({"infeasible": "infeasible"} if broken else {})
     rows = [
         [
             name,
-            *(str(arm.counts[state] or "-") for state in _STATES),
+            *(str(arm.counts.get(state) or "-") for state in states),
             *(["-", "-"] if arm.best is None else [f"{arm.best[1]:.4f}", arm.best[0]]),
         ]
         for name, arm in tally.arms.items()
     ]
-    return table(["model", *_STATES.values(), "best objective", "trial"], rows, words=("trial",))
+    return table(["model", *states.values(), "best objective", "trial"], rows, words=("trial",))
 
 
 def _leaders(space: SearchSpec, tally: Tally) -> RenderableType:

@@ -1,17 +1,20 @@
 """`gapwise study`: what studies there are and what they hold; a running one is read, never disturbed."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli.goals import goal_lines, show_front
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stdout
 from gapwise.errors import SpecError, StudyError
 from gapwise.spec.home import home
+from gapwise.spec.train import ObjectiveSpec
 
 app = typer.Typer(help="List, read, export and delete studies.", no_args_is_help=True)
 StudyArgument = Annotated[str, typer.Argument(metavar="NAME", help="A study; see `gapwise study list`.")]
-_STATES = ("complete", "pruned", "failed", "running")
+_STATES, _BROKEN = ("complete", "pruned", "failed", "running"), "infeasible"
 
 
 @app.command("list", epilog="Example:  `gapwise study list`")
@@ -26,26 +29,32 @@ def list_(as_json: JsonOption = False) -> None:
     if as_json:
         print_json({"studies": lines, "unreadable": unreadable})
         return
+    states = _present(one["trials"] for one in lines)
     rows = [
         [
             one["study"],
             one["dataset"] or one["data_fingerprint"][:12],
             ", ".join(one["arms"]),
             one["state"],
-            *_counts(one["trials"]),
+            *_counts(one["trials"], states),
             *_best_cells(one["best"]),
             one["changed"][:16].replace("T", " "),
         ]
         for one in lines
     ]
-    columns = ["study", "dataset", "models", "state", *_STATES, "best objective", "trial", "last change"]
+    columns = ["study", "dataset", "models", "state", *states, "best objective", "trial", "last change"]
     print_table(f"studies in {home().studies}", columns, rows, words=("dataset", "models", "state", "trial"))
     for reason in unreadable.values():
         stdout.print(f"not readable: {reason}", soft_wrap=True, markup=False)
 
 
-def _counts(counted: dict[str, int]) -> list[str]:
-    return [str(counted[state] or "-") for state in _STATES]
+def _present(counted: Iterable[dict[str, int]]) -> list[str]:
+    """States that a table has columns for: few studies have infeasible trials."""
+    return [*_STATES, *([_BROKEN] if any(one.get(_BROKEN) for one in counted) else [])]
+
+
+def _counts(counted: dict[str, int], states: list[str]) -> list[str]:
+    return [str(counted.get(state) or "-") for state in states]
 
 
 def _best_cells(best: dict[str, Any] | None) -> list[str]:
@@ -82,12 +91,15 @@ def _show_head(body: dict[str, Any]) -> None:
     stdout.print(body["question"], soft_wrap=True, markup=False)
     data = " ".join(part for part in (body["dataset"], body["data"]) if part)
     stdout.print(f"data {data or 'of'} fingerprint {body['data_fingerprint'][:12]}", soft_wrap=True, markup=False)
+    for line in goal_lines(body):
+        stdout.print(line, soft_wrap=True, markup=False)
 
 
 def _show_counts(body: dict[str, Any]) -> None:
-    rows = [[arm, *_counts(counted)] for arm, counted in body["arms"].items()]
+    states = _present(body["arms"].values())
+    rows = [[arm, *_counts(counted, states)] for arm, counted in body["arms"].items()]
     saved = f"{body['epochs_saved']} epochs saved by pruning"
-    print_table("search trials", ["model", *_STATES], rows, caption=saved)
+    print_table("search trials", ["model", *states], rows, caption=saved)
     second = body["second_phase"]
     counted = [f"{count} {state}" for state, count in {**second["runs"], "waiting": second["waiting"]}.items() if count]
     stdout.print(f"second phase: {', '.join(counted) or 'not begun'}")
@@ -103,7 +115,9 @@ def trials(
     name: StudyArgument,
     sort: Annotated[str, typer.Option(help="trial, objective, best_epoch, epochs, seconds or state.")] = "trial",
     arm: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
-    state: Annotated[str | None, typer.Option(help="Only complete, pruned, failed or running ones.")] = None,
+    state: Annotated[
+        str | None, typer.Option(help="Only complete, pruned, failed, running or infeasible ones.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Every trial of both phases: state, objective, epochs, time, values, and why it failed."""
@@ -112,7 +126,7 @@ def trials(
 
     study = read_study(home().studies, name)
     _one_of(arm, study.space.arm_names(), "--arm")
-    _one_of(state, _STATES, "--state")
+    _one_of(state, (*_STATES, _BROKEN), "--state")
     rows = [row for row in trial_rows(study) if arm in (None, row["arm"]) and state in (None, row["state"])]
     if sort != "trial":
         _one_of(sort, ("trial", "objective", "best_epoch", "epochs", "seconds", "state"), "--sort")
@@ -120,11 +134,14 @@ def trials(
     if as_json:
         print_json({"study": name, "trials": rows})
         return
+    limits = list(study.space.constraints.limits())
     listed = [
         [
             row["trial"],
             row["state"],
             "-" if row["objective"] is None else f"{row['objective']:.4f}",
+            *(_number(row["objectives"].get(name), ".4f") for name in study.space.objectives),
+            *(_number(row["constraints"].get(name), ",.4g") for name in limits),
             str(row["best_epoch"] or "-"),
             str(row["epochs"] or "-"),
             "-" if row["seconds"] is None else f"{row['seconds']:.1f}",
@@ -132,8 +149,8 @@ def trials(
         ]
         for row in rows
     ]
-    last = "values, or why it failed"
-    columns = ["trial", "state", "objective", "best epoch", "epochs", "seconds", last]
+    last = "values, or why it has no figures"
+    columns = ["trial", "state", "objective", *study.space.objectives, *limits, "best epoch", "epochs", "seconds", last]
     caption = (
         "objective: lower is better; of a running trial its best so far. -seedN: the second phase, mean over masks"
     )
@@ -145,6 +162,10 @@ def _memory(row: dict[str, Any]) -> str:
         return ""
     changed = ", objective changed: left out of selection" if row["objective_changed"] else ""
     return f"(micro-batch {row['micro_batch']}{changed}) "
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _one_of(given: str | None, allowed: list[str] | tuple[str, ...], where: str) -> None:
@@ -180,6 +201,8 @@ def _leaders_body(first: Any) -> dict[str, Any]:
         "best": {condition: one.model_dump() for condition, one in first.best.items()},
         "baseline": {condition: one.model_dump() for condition, one in first.baseline.items()},
         "floor": first.floor,
+        "front": [one.model_dump() for one in first.front],
+        "baseline_front": [one.model_dump() for one in first.baseline_front],
     }
 
 
@@ -201,6 +224,8 @@ def _show_leaders(body: dict[str, Any], first: Any) -> None:
         return
     columns = [heading(body["protocol"]["name"]), "best", metric, "late_fusion", "floor"]
     print_table(f"{body['study']}: best on validation", columns, rows, caption=_SOURCES[first.source])
+    objectives = {name: ObjectiveSpec.model_validate(one) for name, one in body["objectives"].items()}
+    show_front(body["study"], objectives, first.front, first.baseline_front)
 
 
 def _figure(one: Any) -> str:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, seconds
+from gapwise.cli.goals import show_front
+from gapwise.cli.options import AddressOption, DataOption, SetOption, WarmStartOption, needed, search_settings, seconds
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
@@ -29,6 +30,8 @@ Examples:
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --trials 40 --resume
 
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --resume --retry-failed
+
+    gapwise tune search_spaces/prlf.yaml --data data/mosi --study morning --warm-start night
 """
 
 
@@ -55,14 +58,14 @@ def tune(
             help="Where trials are recorded: journal, sqlite:///FILE or postgresql://USER@HOST/DATABASE.",
         ),
     ] = "journal",
+    warm_start: WarmStartOption = [],  # noqa: B006
     settings: SetOption = [],  # noqa: B006
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search every model of the space and the baseline, repeat the best over seeds, refit the winners."""
     began = time.perf_counter()
-    chosen = (*settings, f"trials={trials}") if trials else tuple(settings)
-    space = load_spec(SearchSpec, space_file, chosen)
+    space = load_spec(SearchSpec, space_file, search_settings(settings, trials, warm_start))
     folder = needed(data)
     budget = None if time_budget is None else seconds(time_budget)
     _refuse_retrying_nothing(retry_failed, resume)
@@ -145,6 +148,9 @@ def _body(result: StudyResult) -> dict[str, object]:
         "best": {rate: best.model_dump() for rate, best in result.best.items()},
         "baseline": {rate: best.model_dump() for rate, best in result.baseline.items()},
         "floor": result.floor,
+        "objectives": {name: one.model_dump(mode="json") for name, one in result.objectives.items()},
+        "front": [one.model_dump() for one in result.front],
+        "baseline_front": [one.model_dump() for one in result.baseline_front],
         "dropped": result.dropped,
         "runs_saved": result.runs_saved,
         "parent_run_id": result.parent_run_id,
@@ -176,6 +182,7 @@ def _show(result: StudyResult) -> None:
         rows,
         caption=caption,
     )
+    show_front(result.study, result.objectives, result.front, result.baseline_front)
     counted = ", ".join(f"{count} {state}" for state, count in result.trials.items() if count)
     stdout.print(f"{counted}; {result.wall_seconds:.0f} s in all, {result.search_seconds:.0f} s of search")
     if result.dropped:

@@ -1,4 +1,6 @@
-"""From a curve over missing rates to the one number that is minimised: early stopping, pruning and selection use it."""
+"""From a curve over missing rates to the numbers that are minimised: early stopping, pruning and selection use them."""
+
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -25,27 +27,32 @@ def settled(spec: TrainSpec, shape: DataShape, valid_labels: Labels) -> TrainSpe
     missing rates that the dataset's modalities cannot have.
     """
     refuse_impossible_rates(spec.protocol, shape.modalities)
-    metric = AUTO[shape.task] if spec.objective.metric == "auto" else spec.objective.metric
-    _refuse_foreign_metric(metric, shape)
-    _refuse_undefined_metric(metric, shape, valid_labels)
-    return spec.model_copy(update={"objective": spec.objective.model_copy(update={"metric": metric})})
+    return spec.model_copy(update={"objective": settled_objective(spec.objective, shape, valid_labels, "objective")})
 
 
-def _refuse_foreign_metric(metric: str, shape: DataShape) -> None:
+def settled_objective(objective: ObjectiveSpec, shape: DataShape, valid_labels: Labels, where: str) -> ObjectiveSpec:
+    """The objective on this dataset; `where` it is written is said in the SpecErrors that `settled` names."""
+    metric = AUTO[shape.task] if objective.metric == "auto" else objective.metric
+    _refuse_foreign_metric(metric, shape, f"{where}.metric")
+    _refuse_undefined_metric(metric, shape, valid_labels, f"{where}.metric")
+    return objective.model_copy(update={"metric": metric})
+
+
+def _refuse_foreign_metric(metric: str, shape: DataShape, where: str) -> None:
     known = metric_names(shape)
     if metric not in known:
         task = f"a {shape.task} dataset with labels {shape.label_range[0]:g} to {shape.label_range[1]:g}"
-        raise SpecError(f"{task} has no metric {metric!r}", where="objective.metric", allowed=["auto", *known])
+        raise SpecError(f"{task} has no metric {metric!r}", where=where, allowed=["auto", *known])
 
 
-def _refuse_undefined_metric(metric: str, shape: DataShape, valid_labels: Labels) -> None:
+def _refuse_undefined_metric(metric: str, shape: DataShape, valid_labels: Labels, where: str) -> None:
     anything = (1, len(valid_labels), *([shape.classes] if shape.task == "classification" else []))
     figures = score(np.zeros(anything), valid_labels, shape)
     if not np.isfinite(figures[metric]).all():
         defined = [name for name, value in figures.items() if np.isfinite(value).all()]
         raise SpecError(
             f"{metric} is undefined on these validation labels: no sample counts for it",
-            where="objective.metric",
+            where=where,
             allowed=defined,
         )
 
@@ -65,3 +72,8 @@ def reduce_curve(curve: Curve, objective: ObjectiveSpec) -> float:
         return float(costs.max())
     assert objective.rate is not None
     return as_cost(objective.metric, curve[rate_key(objective.rate)])
+
+
+def objective_costs(metrics: Mapping[str, Curve], objectives: Mapping[str, ObjectiveSpec]) -> dict[str, float]:
+    """Each named objective as a cost, from {metric: curve}."""
+    return {name: reduce_curve(metrics[one.metric], one) for name, one in objectives.items()}

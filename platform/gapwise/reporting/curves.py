@@ -34,11 +34,14 @@ def curve_figure(result: StudyResult) -> Figure:
 
 
 def log_study(tracking: Tracking, run: StudyRun, result: StudyResult) -> None:
-    """The result as artifacts of the parent run: winners, diagnostics, and the figure as SVG and PNG.
+    """The result as artifacts of the parent run: winners, Pareto fronts, diagnostics, and the figure as SVG and PNG.
 
     Raises TrackingDown or TrackingRefused; doing it again replaces what is there.
     """
     run.log_result(result.best, result.baseline)
+    if result.objectives:
+        fronts = {"front": result.front, "baseline_front": result.baseline_front, "search_front": result.search_front}
+        run.log_front(fronts)
     run.log_diagnostics({model.trial: model.diagnostics for model in result.models})
     figure = curve_figure(result)
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:

@@ -100,7 +100,9 @@ def set_path(mapping: dict[str, Any], path: str, value: Any) -> None:
     if not rest:
         mapping[key] = value
         return
-    below = mapping.setdefault(key, {})
+    if mapping.get(key) is None:  # a written null holds nothing yet, as a missing key does
+        mapping[key] = {}
+    below = mapping[key]
     if not isinstance(below, dict):
         raise SpecError(f"{key!r} in {path!r} is a value, not a mapping", where="--set")
     set_path(below, rest, value)

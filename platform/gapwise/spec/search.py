@@ -6,6 +6,7 @@ training run does not have.
 """
 
 import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -13,11 +14,13 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from gapwise.spec.base import Spec, flat
 from gapwise.spec.fingerprint import canonical
 from gapwise.spec.model import model_names
-from gapwise.spec.train import TrainSpec
+from gapwise.spec.train import ObjectiveSpec, TrainSpec, refuse_off_grid
 
 BASELINE = "late_fusion"
 Role = Literal["searched", "nuisance"]
 Choice = str | int | float | bool
+TRAIN_OBJECTIVE = "train"
+"""What `pruner.on` calls `train.objective`, so no objective of a space's own may be called that."""
 
 
 class Range(Spec):
@@ -138,6 +141,9 @@ class PrunerSpec(Spec):
     """Epochs before the first decision."""
     reduction: Annotated[int, Field(ge=2)] = 3
     """ASHA, Hyperband: one in this many trials survives a rung, and rungs are this many times further apart."""
+    on: str | None = None
+    """With several objectives, where it must be said: by which of them trials are stopped, or `train` for
+    `train.objective`. Whoever is behind there is lost, however good elsewhere; `name: none` keeps everyone."""
 
 
 class SecondPhaseSpec(Spec):
@@ -162,6 +168,60 @@ class SecondPhaseSpec(Spec):
         """Seeds that every configuration still in the race has run after each round."""
         first = min(self.min_seeds, self.seeds) if self.eliminate else self.seeds
         return list(range(first, self.seeds + 1))
+
+
+class ParametersLimit(Spec):
+    """How large a model may be."""
+
+    max: Annotated[int, Field(ge=1)]
+    """Parameters at most, those of a frozen text encoder not counted."""
+
+
+class LatencyLimit(Spec):
+    """How long a model may take to answer, on the device of its trial and before it is trained.
+
+    A time is noisy: two runs of a study may judge a configuration near the limit differently.
+    """
+
+    max: Annotated[float, Field(gt=0.0)]
+    """Milliseconds a sample at most."""
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = 32
+    """Samples of a forward pass: the longest of validation, nothing missing."""
+    repeats: Annotated[int, Field(ge=1, le=1000)] = 20
+    """Forward passes of which the median counts; three come before and do not."""
+
+
+class ConstraintsSpec(Spec):
+    """What a configuration must keep within, the baseline's too; one that does not is never trained nor chosen."""
+
+    parameters: ParametersLimit | None = None
+    """Size of the model."""
+    latency_ms: LatencyLimit | None = None
+    """Time to answer."""
+
+    def limits(self) -> dict[str, float]:
+        """The largest value of everything that is constrained, by name."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: limit.max for name, limit in found.items() if limit is not None}
+
+
+class WarmStartSpec(Spec):
+    """What earlier studies give to a new one; it is copied when the study is created."""
+
+    studies: tuple[str, ...]
+    """Earlier studies by name; they may go on, or be deleted, afterwards."""
+    use: Literal["best", "history"] = "best"
+    """best: each arm tries their best configurations right after its default. history: the sampler (tpe, gp) also knows
+    their trials, which are no trials of this study."""
+    top: Annotated[int, Field(ge=1)] = 3
+    """best: configurations of each study and arm."""
+
+    @field_validator("studies")
+    @classmethod
+    def _distinct_names(cls, studies: tuple[str, ...]) -> tuple[str, ...]:
+        if not studies or len(set(studies)) < len(studies):
+            raise ValueError(f"studies must be distinct names, at least one, got {list(studies)}")
+        return studies
 
 
 class BudgetSpec(Spec):
@@ -189,6 +249,13 @@ class SearchSpec(Spec):
     """Values by path that hold for every arm, the baseline included, such as `model.width: 64`."""
     train: TrainSpec = TrainSpec()
     """What every trial starts from, without `model`: models are the arms."""
+    objectives: dict[str, ObjectiveSpec] = Field(default_factory=dict)
+    """By name, at least two: what the sampler looks at instead of `train.objective`, and what the Pareto front is
+    of. `train.objective` still says which epoch of a trial is kept."""
+    constraints: ConstraintsSpec = ConstraintsSpec()
+    """What every configuration must keep within."""
+    warm_start: WarmStartSpec | None = None
+    """What earlier studies give to this one."""
     trials: Annotated[int, Field(ge=1)] = 20
     """Trials of each arm but the baseline."""
     baseline_share: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
@@ -235,6 +302,35 @@ class SearchSpec(Spec):
             raise ValueError("workers_per_trial above 1 needs executor: train")
         if self.trials_per_device > 1 and self.executor == "train":
             raise ValueError("trials_per_device above 1 needs executor: warm")
+        return self
+
+    @model_validator(mode="after")
+    def _objectives_are_usable(self) -> "SearchSpec":
+        names = list(self.objectives)
+        if len(names) == 1:
+            raise ValueError(f"objectives are at least two, got {names}; a single one is train.objective")
+        for name, objective in self.objectives.items():
+            if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or name == TRAIN_OBJECTIVE:
+                raise ValueError(f"{name!r} cannot name an objective: letters, digits, _ and -, and not 'train'")
+            refuse_off_grid(objective, self.train.protocol, f"objectives.{name}")
+        on, allowed = self.pruner.on, ", ".join([*names, TRAIN_OBJECTIVE])
+        if on is not None and not names:
+            raise ValueError("pruner.on goes with several objectives, and only with them")
+        if on is not None and on not in (*names, TRAIN_OBJECTIVE):
+            raise ValueError(f"pruner.on must be one of {allowed}, got {on!r}")
+        if names and on is None and self.pruner.name != "none":
+            raise ValueError(f"with several objectives pruning needs pruner.on (one of {allowed}) or pruner.name: none")
+        return self
+
+    @model_validator(mode="after")
+    def _sampler_is_able(self) -> "SearchSpec":
+        sampler = self.sampler.name
+        if sampler == "cmaes" and self.objectives:
+            raise ValueError("sampler cmaes knows one objective only; for several take tpe, gp, random, grid or qmc")
+        if sampler == "cmaes" and self.constraints.limits():
+            raise ValueError("sampler cmaes knows no constraints; take tpe, gp, random, grid or qmc")
+        if self.warm_start is not None and self.warm_start.use == "history" and sampler not in ("tpe", "gp"):
+            raise ValueError(f"warm_start.use: history is for the samplers tpe and gp, {sampler} does not look at it")
         return self
 
     def arm_names(self) -> list[str]:

@@ -36,6 +36,17 @@ class ObjectiveSpec(Spec):
     """The rate for `reduce: rate`; it must be in the protocol's grid."""
 
 
+def refuse_off_grid(objective: ObjectiveSpec, protocol: ProtocolSpec, where: str) -> None:
+    """Raises ValueError for a rate that is missing, out of place, or not one that the protocol judges."""
+    rate, grid = objective.rate, protocol.rates
+    if (objective.reduce == "rate") != (rate is not None):
+        raise ValueError(f"{where}.rate goes with {where}.reduce: rate, and only with it")
+    if rate is not None and not protocol.has_rates:
+        raise ValueError(f"protocol {protocol.name!r} has no missing rates, so {where}.reduce cannot be rate")
+    if rate is not None and rate not in grid:
+        raise ValueError(f"{where}.rate must be one of protocol.rates {list(grid)}, got {rate}")
+
+
 class TrainSpec(Spec):
     """One training run."""
 
@@ -67,13 +78,5 @@ class TrainSpec(Spec):
 
     @model_validator(mode="after")
     def _objective_is_on_the_grid(self) -> "TrainSpec":
-        rate, grid = self.objective.rate, self.protocol.rates
-        if (self.objective.reduce == "rate") != (rate is not None):
-            raise ValueError("objective.rate goes with objective.reduce: rate, and only with it")
-        if rate is not None and not self.protocol.has_rates:
-            raise ValueError(
-                f"protocol {self.protocol.name!r} has no missing rates, so objective.reduce cannot be rate"
-            )
-        if rate is not None and rate not in grid:
-            raise ValueError(f"objective.rate must be one of protocol.rates {list(grid)}, got {rate}")
+        refuse_off_grid(self.objective, self.protocol, "objective")
         return self

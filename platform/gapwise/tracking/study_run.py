@@ -1,7 +1,7 @@
 """A study's parent run in MLflow, begun or found again by the study's name."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from mlflow.exceptions import MlflowException
@@ -16,6 +16,9 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tracking.client import Tracking, asking, experiment_id, first_line
 from gapwise.tracking.inputs import data_input
 from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, reopen_run, start_run
+
+_GOALS = ("objectives", "constraints", "warm_start")
+"""Parts of a space that become parameters of the run where it has them."""
 
 
 class StudyName(NamedTuple):
@@ -76,6 +79,11 @@ class StudyRun:
             "executor": space.executor,
             "objective": json.dumps(space.train.objective.model_dump(mode="json")),
             "protocol": json.dumps(space.train.protocol.model_dump(mode="json")),
+            **{
+                name: json.dumps(value)
+                for name, value in space.model_dump(mode="json", include=set(_GOALS)).items()
+                if value and any(value.values())
+            },
         }
         log_facts(tracking, run_id, params=params, tags={})
         log_input(tracking, run_id, data_input(dataset))
@@ -93,6 +101,14 @@ class StudyRun:
             plain = {rate: row.model_dump() for rate, row in rows.items()}
             with asking():
                 self._tracking.client.log_dict(self.run_id, plain, name)
+
+    def log_front(self, fronts: Mapping[str, Sequence[BaseModel]]) -> None:
+        """The Pareto fronts by name, as a file that the UI shows; the trials of the first one as a tag too."""
+        tables = {name: [one.model_dump() for one in members] for name, members in fronts.items()}
+        first = next(iter(tables.values()))
+        with asking():
+            self._tracking.client.log_dict(self.run_id, tables, "pareto_front.json")
+            self._tracking.client.set_tag(self.run_id, "gapwise.front", ", ".join(one["trial"] for one in first)[:5000])
 
     def log_diagnostics(self, found: Mapping[str, Mapping[str, Mapping[str, float]]]) -> None:
         """{trial: {name: {condition: value}}} of the refitted winners, as a file; none where no model has any."""

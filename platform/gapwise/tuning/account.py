@@ -3,8 +3,9 @@
 from datetime import datetime
 from typing import Any, Literal
 
-from gapwise.spec.search import BASELINE
-from gapwise.tuning.assignment import count_states, stopped_early
+from gapwise.evaluation.objective import as_cost, objective_costs
+from gapwise.spec.search import BASELINE, SearchSpec
+from gapwise.tuning.assignment import Outcome, count_states, stopped_early
 from gapwise.tuning.reading import Study, TrialRecord
 from gapwise.tuning.space import describe
 
@@ -44,6 +45,10 @@ def whole(study: Study) -> dict[str, Any]:
         "resume": resume_command(study) if study.state == "resumable" else None,
         "parent_run_id": None if study.result is None else study.result.parent_run_id,
         "space": {arm: describe(space, arm) for arm in space.arm_names()},
+        "objectives": {name: one.model_dump(mode="json") for name, one in space.objectives.items()},
+        "pruned_on": space.pruner.on if space.pruner.name != "none" else None,
+        "constraints": {"limits": space.constraints.limits()},
+        "warm_start": space.warm_start and space.warm_start.model_dump(mode="json") | {"sources": study.warm_start},
     }
 
 
@@ -76,11 +81,16 @@ def epochs_saved(study: Study) -> int:
 
 
 def resume_command(study: Study) -> str:
-    return f"gapwise tune SPACE.yaml --data {study.data or 'DIR'} --study {study.name} --resume"
+    start = study.space.warm_start
+    again = "".join(f" --warm-start {name}" for name in start.studies) if start else ""
+    return f"gapwise tune SPACE.yaml --data {study.data or 'DIR'} --study {study.name}{again} --resume"
 
 
-def trial_row(one: TrialRecord) -> dict[str, Any]:
-    """A trial in a table; of a running one objective and best epoch are those so far."""
+def trial_row(space: SearchSpec, one: TrialRecord) -> dict[str, Any]:
+    """A trial in a table; of a running one objective and best epoch are those so far.
+
+    With several objectives or constraints also their figures: each in its metric's direction, and as it was measured.
+    """
     assignment, outcome = one.assignment, one.outcome
     return {
         "trial": assignment.key,
@@ -98,8 +108,19 @@ def trial_row(one: TrialRecord) -> dict[str, Any]:
         "micro_batch": assignment.micro_batch,
         "objective_changed": outcome.objective_changed,
         "values": assignment.values,
-    }
+    } | _goals(space, outcome)
+
+
+def _goals(space: SearchSpec, outcome: Outcome) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if space.objectives:
+        costs = objective_costs(outcome.metrics, space.objectives) if outcome.metrics else {}
+        metrics = {name: one.metric for name, one in space.objectives.items()}
+        found["objectives"] = {name: as_cost(metrics[name], cost) for name, cost in costs.items()}
+    if space.constraints.limits():
+        found["constraints"] = outcome.constraints
+    return found
 
 
 def trial_rows(study: Study) -> list[dict[str, Any]]:
-    return [trial_row(one) for one in study.trials]
+    return [trial_row(study.space, one) for one in study.trials]

@@ -14,6 +14,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.events import events_beside
+from gapwise.tuning.history import load_history
 from gapwise.tuning.journal import JOURNAL_FILE
 from gapwise.tuning.record import shelf_prefix
 from gapwise.tuning.storage import JOURNAL
@@ -57,6 +58,7 @@ class BookActor(StudyBook):
             events=record.events,
             prefix="" if own else shelf_prefix(record.folder),
             retry_failed=record.retry_failed,
+            earlier=load_history(record.folder) if space.warm_start else None,
         )
 
 

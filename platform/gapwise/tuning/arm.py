@@ -4,8 +4,9 @@ Configurations are told apart by the digest of the training they ask for. One th
 trained again: its record answers.
 """
 
+import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import optuna
@@ -13,12 +14,16 @@ from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from gapwise.evaluation.objective import objective_costs
 from gapwise.models.catalogue import MODELS
 from gapwise.spec.fingerprint import fingerprint
-from gapwise.spec.search import PrunerSpec, SearchSpec
+from gapwise.spec.search import TRAIN_OBJECTIVE, PrunerSpec, SearchSpec
 from gapwise.training.parts import smaller
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, Phase, State, Values, failure
+from gapwise.tuning.history import Earlier, as_optuna
+from gapwise.tuning.limits import excesses
 from gapwise.tuning.pruning import Pruning
+from gapwise.tuning.sampled import SampledStudy
 from gapwise.tuning.searchers import Question, build_sampler, grid_size
 from gapwise.tuning.space import assigned_spec, default_values, distributions, trial_spec
 
@@ -27,12 +32,15 @@ _STATES: dict[State, TrialState] = {
     "complete": TrialState.COMPLETE,
     "pruned": TrialState.PRUNED,
     "failed": TrialState.FAIL,
+    "infeasible": TrialState.PRUNED,  # with its constraints, by which samplers tell
 }
 _STOPPED, _OUTCOME, _DIGEST, _RETRY = "stopped", "outcome", "digest", "retry_of"
 _MICRO_BATCH = "micro_batch"
 """What a repeat begins with, because its configuration needed it in the search."""
 _SHRUNK = "shrunk"
 """What a trial went on with after memory was short: `micro_batch`, and whether that changed its objective."""
+_JUDGED = "judged"
+"""With an epoch behind it: what pruning looked at, where that is not the trial's objective."""
 
 
 class Repeat(NamedTuple):
@@ -46,11 +54,12 @@ class Repeat(NamedTuple):
 
 
 class Shelf(NamedTuple):
-    """Where arms are recorded."""
+    """Where arms are recorded, and what earlier studies give to them."""
 
     storage: BaseStorage
     prefix: str
     """Before the names of Optuna's studies: a database may hold many."""
+    earlier: Mapping[str, Earlier] = {}
 
 
 class ArmStudy:
@@ -59,12 +68,14 @@ class ArmStudy:
     def __init__(self, space: SearchSpec, phase: Phase, arm: str, shelf: Shelf, *, retry_failed: bool) -> None:
         self._space, self._phase, self._arm, self._storage = space, phase, arm, shelf.storage
         self._distributions: dict[str, BaseDistribution] = distributions(space, arm)
-        self._study = optuna.create_study(
-            storage=shelf.storage,
-            study_name=f"{shelf.prefix}{phase}/{arm}",
-            pruner=optuna.pruners.NopPruner(),
-            sampler=self._sampler(0),
-            load_if_exists=True,
+        earlier = shelf.earlier.get(arm, Earlier()) if phase == "search" else Earlier()
+        self._first = [default_values(space, arm), *earlier.first]
+        self._study = SampledStudy(
+            f"{shelf.prefix}{phase}/{arm}",
+            shelf.storage,
+            self._sampler(0),
+            objectives=max(1, len(space.objectives)) if phase == "search" else 1,
+            history=[as_optuna(past, self._distributions) for past in earlier.history],
         )
         self._pruning = Pruning(space.pruner if phase == "search" else PrunerSpec(name="none"), space.train.epochs)
         self._live: dict[int, Trial] = {}
@@ -74,8 +85,9 @@ class ArmStudy:
         self._seconds: dict[int, float] = {}
         self.epochs = 0
         trials = self._study.get_trials(deepcopy=False)
-        if phase == "search" and not trials:
-            self._enqueue(default_values(space, arm), {})
+        if phase == "search":  # nothing is asked before all of these wait, whichever driver puts them there
+            for values in self._first[len(trials) :]:
+                self._enqueue(values, {})
         for trial in trials:
             self._recall(trial)
         if retry_failed:
@@ -91,7 +103,7 @@ class ArmStudy:
             self._pruning.set_apart(trial.number)
         self.epochs += len(trial.intermediate_values)
         for epoch, cost in sorted(trial.intermediate_values.items()):
-            self._pruning.tell(trial.number, epoch, cost)
+            self._pruning.tell(trial.number, epoch, trial.user_attrs.get(f"{_JUDGED}:{epoch}", cost))
         if trial.state is TrialState.RUNNING:
             self._live[trial.number] = self._completed(trial)
             self._adopted.append(self._assignment(self._trial(trial._trial_id)))
@@ -154,7 +166,7 @@ class ArmStudy:
         wanted = self._space.trials_of(self._arm)
         if self._space.sampler.name != "grid":
             return wanted
-        return min(wanted, 1 + grid_size(self._distributions, self._space.sampler.points))
+        return min(wanted, len(self._first) + grid_size(self._distributions, self._space.sampler.points))
 
     def adopt(self) -> Assignment | None:
         """What a dead driver left, under its own number."""
@@ -233,10 +245,10 @@ class ArmStudy:
         """Inside the training loops of all trials, those that still run included, as far as they told."""
         return sum(self._seconds.values())
 
-    def report(self, number: int, epoch: int, cost: float, train_seconds: float) -> bool:
+    def report(self, number: int, epoch: int, cost: float, body: Mapping[str, Any]) -> bool:
         """Journal one epoch, unless it is there already; True asks the trial to stop."""
         trial = self._live[number]
-        self._seconds[number] = train_seconds
+        self._seconds[number] = body.get("train_seconds", 0.0)
         if self._phase == "seeds":
             return False
         frozen = self._trial(trial._trial_id)
@@ -246,13 +258,24 @@ class ArmStudy:
         if last is not None and epoch < last:  # told before, and it went on
             return False
         if epoch != last:
-            trial.report(cost, epoch)
+            judged = self._judged(trial, epoch, cost, body)
+            # Trial.report refuses studies of several objectives, whose pruning Optuna leaves to others.
+            self._storage.set_trial_intermediate_value(trial._trial_id, epoch, cost)
             self.epochs += 1
-            self._pruning.tell(number, epoch, cost)
+            self._pruning.tell(number, epoch, judged)
         stop = self._pruning.stops(number)
         if stop:
             trial.set_user_attr(_STOPPED, epoch)
         return stop
+
+    def _judged(self, trial: Trial, epoch: int, cost: float, body: Mapping[str, Any]) -> float:
+        """What pruning looks at; an objective that is not finite at this epoch is as bad as can be."""
+        on = self._space.pruner.on
+        if on in (None, TRAIN_OBJECTIVE):
+            return cost
+        judged: float = body["objectives"].get(on, math.inf)
+        trial.set_user_attr(f"{_JUDGED}:{epoch}", judged)
+        return judged
 
     def finish(self, number: int, outcome: Outcome) -> Outcome | None:
         """Record an ending once: curve and reason first, then the state, so that a finished trial is always whole.
@@ -265,11 +288,22 @@ class ArmStudy:
         if outcome.state != "failed" and _objective_changed(self._trial(trial._trial_id)):
             outcome = outcome._replace(objective_changed=True)
         trial.set_user_attr(_OUTCOME, outcome._asdict())
+        for name, excess in excesses(outcome.constraints, self._space.constraints).items():
+            if name not in self._trial(trial._trial_id).constraints:  # a driver may have died just here
+                trial.set_constraint(name, excess)
         state = TrialState.FAIL if outcome.objective_changed else _STATES[outcome.state]
-        self._study.tell(trial, outcome.cost if state is TrialState.COMPLETE else None, state=state)
+        self._study.tell(trial, self._values(outcome) if state is TrialState.COMPLETE else None, state=state)
         del self._live[number]
         self._remember(self._trial(trial._trial_id))
         return outcome
+
+    def _values(self, outcome: Outcome) -> list[float] | None:
+        """What the sampler learns of a complete trial."""
+        if outcome.state != "complete":
+            return None
+        if self._phase == "search" and self._space.objectives:
+            return list(objective_costs(outcome.metrics, self._space.objectives).values())
+        return [outcome.cost or 0.0]
 
     def _remember(self, trial: FrozenTrial) -> None:
         """What it took, and what may answer later: the first trial of a configuration that did not fail."""

@@ -12,6 +12,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import ArmStudy, Repeat, Shelf
 from gapwise.tuning.assignment import PHASES, Assignment, Finished, Outcome, Phase, Verdict, failure
 from gapwise.tuning.events import EventLog, events_beside
+from gapwise.tuning.history import WarmStart
 from gapwise.tuning.storage import open_storage
 
 
@@ -26,7 +27,7 @@ class StudyBook:
     """One study: an `ArmStudy` for each (phase, arm) in one storage.
 
     `where` is a journal of the study's own, or the URL of a database, where its names begin with `prefix`; `events` is
-    the file of its events, beside the journal where none is named.
+    the file of its events, beside the journal where none is named; `earlier` is what earlier studies give.
     """
 
     def __init__(
@@ -37,9 +38,11 @@ class StudyBook:
         events: Path | None = None,
         prefix: str = "",
         retry_failed: bool = False,
+        earlier: WarmStart | None = None,
     ) -> None:
         self._arms = space.arm_names()
-        shelf = Shelf(open_storage(where), prefix)
+        given = {arm: earlier.of(arm) for arm in self._arms} if earlier else {}
+        shelf = Shelf(open_storage(where), prefix, given)
         self._studies = {
             (phase, arm): ArmStudy(space, phase, arm, shelf, retry_failed=retry_failed)
             for arm in self._arms
@@ -123,7 +126,7 @@ class StudyBook:
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         """Journal one epoch, unless it is there already, and say how to go on."""
         self._note("reported", assignment, body | {"epoch": epoch, "cost": cost})
-        if self._of(assignment).report(assignment.number, epoch, cost, body.get("train_seconds", 0.0)):
+        if self._of(assignment).report(assignment.number, epoch, cost, body):
             return "stop"
         return "pause" if self._paused else "go on"
 

@@ -8,15 +8,19 @@ from typing import Any
 import torch
 
 from gapwise.data.loading import EpochBatches
-from gapwise.data.store import open_dataset, statistics
+from gapwise.data.store import Dataset, open_dataset, statistics
 from gapwise.distributed.placement import Needs, Node, Resources, most_at_once, place
-from gapwise.evaluation.objective import settled
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
 from gapwise.spec.search import SearchSpec
+from gapwise.spec.train import TrainSpec
+from gapwise.training.footprint import footprint
 from gapwise.training.job import whole_job
 from gapwise.tuning.executor import needs_of
+from gapwise.tuning.opening import settled_space
+from gapwise.tuning.reading import study_folder
 from gapwise.tuning.space import check_space, default_values, describe, trial_spec
+from gapwise.tuning.warm_start import take_over
 
 _PROBE_STEPS = 3
 _PROBE = (
@@ -27,13 +31,16 @@ _VALIDATION_SHARE = 1.5
 """Validation of the whole grid each epoch, and the second phase's mask seeds, on top of training steps."""
 
 
-def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
-    """The keys of `gapwise plan --json`. Raises SpecError where the space does not fit its models or the data."""
+def plan_study(space: SearchSpec, data: Path | None, studies: Path) -> dict[str, Any]:
+    """The keys of `gapwise plan --json`; earlier studies are looked for in `studies`.
+
+    Raises SpecError where the space does not fit its models, the data or the studies that it starts from, StudyError
+    for one of those that is unknown.
+    """
     check_space(space)
-    if data is not None:
-        dataset = open_dataset(data, verify=True)
-        train = settled(space.train, dataset.manifest.shape(), dataset.valid.labels)
-        space = space.model_copy(update={"train": train})
+    dataset = None if data is None else open_dataset(data, verify=True)
+    if dataset is not None:
+        space = settled_space(space, dataset)
     trials = {arm: space.trials_of(arm) for arm in space.arm_names()}
     phase = space.second_phase
     again = {arm: min(phase.cap, count) for arm, count in trials.items()}
@@ -48,6 +55,10 @@ def plan_study(space: SearchSpec, data: Path | None) -> dict[str, Any]:
         "second_phase": {**phase.model_dump(), "configurations": again},
         "second_phase_runs": second,
         "refit_runs": refits,
+        "objectives": {name: one.model_dump(mode="json") for name, one in space.objectives.items()},
+        "pruned_on": space.pruner.on if space.pruner.name != "none" else None,
+        "constraints": _constraints(space, dataset),
+        "warm_start": _warm_start(space, dataset, studies),
         "executor": space.executor,
         "workers": space.workers_per_trial,
         "resources": f"{available} on this machine",
@@ -69,6 +80,31 @@ def trial_resources(available: Resources, needs: Needs) -> str:
     return f"{needs.workers} x ({share})" if needs.workers > 1 else str(share)
 
 
+def _constraints(space: SearchSpec, dataset: Dataset | None) -> dict[str, Any]:
+    """Limits by name, and what each arm's default configuration needs, measured just now on this machine's CPU."""
+    limits = space.constraints.limits()
+    if not limits or dataset is None:
+        return {"limits": limits, "defaults": None}
+    moments = statistics(dataset.train)
+    jobs = {arm: whole_job(_default(space, arm), dataset, moments) for arm in space.arm_names()}
+    return {"limits": limits, "defaults": {arm: footprint(job, space.constraints) for arm, job in jobs.items()}}
+
+
+def _warm_start(space: SearchSpec, dataset: Dataset | None, studies: Path) -> dict[str, Any] | None:
+    """What is asked of earlier studies, and with a dataset, which settles the metric, what each would give."""
+    if space.warm_start is None:
+        return None
+    for name in space.warm_start.studies:
+        study_folder(studies, name)
+    taken = None if dataset is None else take_over(space, dataset.manifest.fingerprint, studies)
+    sources = None if taken is None else [source._asdict() for source in taken.sources]
+    return space.warm_start.model_dump(mode="json") | {"sources": sources}
+
+
+def _default(space: SearchSpec, arm: str) -> TrainSpec:
+    return trial_spec(space, arm, default_values(space, arm), seed=space.seed)
+
+
 def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], data: Path) -> float:
     """Device-seconds if nothing is pruned or stops early, from a few steps of each model's default."""
     total = 0.0
@@ -80,7 +116,7 @@ def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], d
 
 def _epoch_seconds(space: SearchSpec, arm: str, data: Path) -> float:
     dataset = open_dataset(data)
-    spec = trial_spec(space, arm, default_values(space, arm), seed=space.seed)
+    spec = _default(space, arm)
     job = whole_job(spec, dataset, statistics(dataset.train))
     model = build_model(spec.model, job.shape, job.statistics, spec.seed)
     batches = EpochBatches(job.train, spec, epoch=0, share=(0, 1))

@@ -12,8 +12,10 @@ from typing import Any
 
 from gapwise.errors import SpecError
 from gapwise.spec.base import without_nan
+from gapwise.spec.search import SearchSpec
 from gapwise.tuning.account import stage, trial_row, whole
 from gapwise.tuning.reading import Study, TrialRecord
+from gapwise.tuning.result import FrontMember
 
 FORMAT_VERSION = 1
 _FORMATS = ".json or .csv"
@@ -49,15 +51,19 @@ def _everything(study: Study) -> dict[str, Any]:
         "format_version": FORMAT_VERSION,
         **whole(study),
         "trials": [
-            trial_row(one) | {"objective_by_epoch": one.costs, "metrics": one.outcome.metrics} for one in study.trials
+            trial_row(study.space, one) | {"objective_by_epoch": one.costs, "metrics": one.outcome.metrics}
+            for one in study.trials
         ],
         "result": None if study.result is None else study.result.model_dump(mode="json"),
     }
 
 
 def _csv(study: Study) -> str:
-    """A line a trial: columns `value:PATH` for what was tried and `METRIC@CONDITION` for its curves."""
-    rows = [_flat(one) for one in study.trials]
+    """A line a trial: columns `value:PATH` for what was tried and `METRIC@CONDITION` for its curves.
+
+    Where there are any, `objectives:NAME` and `constraints:NAME`.
+    """
+    rows = [_flat(study.space, one) for one in study.trials]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -66,15 +72,18 @@ def _csv(study: Study) -> str:
     return text.getvalue()
 
 
-def _flat(one: TrialRecord) -> dict[str, Any]:
-    row = trial_row(one)
+def _flat(space: SearchSpec, one: TrialRecord) -> dict[str, Any]:
+    row = trial_row(space, one)
     values = {f"value:{path}": value for path, value in row.pop("values").items()}
+    goals = {
+        f"{kind}:{name}": value for kind in ("objectives", "constraints") for name, value in row.pop(kind, {}).items()
+    }
     curves = {
         f"{metric}@{condition}": value
         for metric, curve in one.outcome.metrics.items()
         for condition, value in curve.items()
     }
-    return row | values | curves
+    return row | goals | values | curves
 
 
 def _summary_text(study: Study) -> str:
@@ -104,9 +113,12 @@ def _tables(study: Study) -> dict[str, dict[str, list[dict[str, Any]]]]:
     """Trials by arm, and once the study is finished its winners by condition with the baseline's beside."""
     arms = study.space.arm_names()
     tables = {
-        "search": {arm: [_searched(one) for one in study.of("search") if one.assignment.arm == arm] for arm in arms},
+        "search": {
+            arm: [_searched(study.space, one) for one in study.of("search") if one.assignment.arm == arm]
+            for arm in arms
+        },
         "second_phase": {
-            arm: [_repeated(one) for one in study.of("seeds") if one.assignment.arm == arm] for arm in arms
+            arm: [_repeated(study.space, one) for one in study.of("seeds") if one.assignment.arm == arm] for arm in arms
         },
     }
     if study.result is not None:
@@ -115,20 +127,32 @@ def _tables(study: Study) -> dict[str, dict[str, list[dict[str, Any]]]]:
             name: [{"condition": condition, **_short(best.model_dump())} for condition, best in rows.items()]
             for name, rows in chosen.items()
         }
+        if study.space.objectives:
+            fronts = {"front": study.result.front, "baseline_front": study.result.baseline_front}
+            tables["pareto_front"] = {name: [_of_front(one) for one in members] for name, members in fronts.items()}
     return tables
 
 
-def _searched(one: TrialRecord) -> dict[str, Any]:
-    row = trial_row(one)
-    return {"trial": row["number"], **_ending(row), "epochs": row["epochs"], **_remarks(row), **_short(row["values"])}
+def _of_front(one: FrontMember) -> dict[str, Any]:
+    figures = {name: value.mean for name, value in one.objectives.items()}
+    spreads = {f"{name} sd": value.sd for name, value in one.objectives.items()}
+    return {"trial": one.trial, **_short(figures | spreads), "seeds": one.seeds}
 
 
-def _repeated(one: TrialRecord) -> dict[str, Any]:
-    row = trial_row(one)
+def _searched(space: SearchSpec, one: TrialRecord) -> dict[str, Any]:
+    row = trial_row(space, one)
+    goals = _short(row.get("objectives", {}) | row.get("constraints", {}))
+    ending = {**_ending(row), **goals, "epochs": row["epochs"], **_remarks(row)}
+    return {"trial": row["number"], **ending, **_short(row["values"])}
+
+
+def _repeated(space: SearchSpec, one: TrialRecord) -> dict[str, Any]:
+    row = trial_row(space, one)
     return {
         "trial": row["source"],
         "seed": row["seed"],
         **_ending(row),
+        **_short(row.get("objectives", {})),
         "best_epoch": row["best_epoch"],
         **_remarks(row),
     }

@@ -54,13 +54,16 @@ class Logbook:
         curve = {f"valid/{self._metric}/{condition}": value for condition, value in body["curve"].items()}
         losses = {f"train/{name}": value for name, value in body["losses"].items()}
         plain = {"valid/objective": body["cost"], "train/samples_per_second": body["samples_per_second"]}
+        plain |= {f"valid/objectives/{name}": cost for name, cost in body.get("objectives", {}).items()}
         return [Point(name, value, body["epoch"], event.time) for name, value in (plain | curve | losses).items()]
 
 
 def _final_points(event: Event) -> list[Point]:
-    """The kept epoch's curves and diagnostics."""
+    """The kept epoch's curves and diagnostics, and what was measured for the constraints."""
     curves = curve_points("curve", event.body["metrics"], time=event.time)
-    return curves + curve_points("diagnostics", event.body.get("diagnostics", {}), time=event.time)
+    measured = event.body.get("constraints", {})
+    constraints = [Point(f"constraints/{name}", value, 0, event.time) for name, value in measured.items()]
+    return curves + constraints + curve_points("diagnostics", event.body.get("diagnostics", {}), time=event.time)
 
 
 def _params(assignment: Assignment) -> dict[str, object]:

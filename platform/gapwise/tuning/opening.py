@@ -8,19 +8,24 @@ from typing import Any, NamedTuple
 
 from gapwise.data.store import Dataset
 from gapwise.errors import StudyError
-from gapwise.evaluation.objective import settled
+from gapwise.evaluation.objective import settled, settled_objective
 from gapwise.models.reading import read_shape
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
+from gapwise.tuning.history import save_history
 from gapwise.tuning.record import FORMAT_VERSION, STUDY_FILE, differences, plain_space, recorded_study
 from gapwise.tuning.space import check_space, default_values, trial_spec
 from gapwise.tuning.storage import JOURNAL
+from gapwise.tuning.warm_start import Taken, take_over
 
 
 def settled_space(space: SearchSpec, dataset: Dataset) -> SearchSpec:
-    """The space on this dataset: metric `auto` decided, metric and missing rates held against the data (SpecError)."""
-    train = settled(space.train, dataset.manifest.shape(), dataset.valid.labels)
-    return space.model_copy(update={"train": train})
+    """The space on this dataset: metric `auto` decided, metrics and missing rates held against the data (SpecError)."""
+    shape, labels = dataset.manifest.shape(), dataset.valid.labels
+    objectives = {
+        name: settled_objective(one, shape, labels, f"objectives.{name}") for name, one in space.objectives.items()
+    }
+    return space.model_copy(update={"train": settled(space.train, shape, labels), "objectives": objectives})
 
 
 class Asked(NamedTuple):
@@ -43,21 +48,27 @@ class Asked(NamedTuple):
 
 def open_study(folder: Path, asked: Asked, *, resume: bool) -> None:
     """Create the study's folder, or accept the one that exists. Raises what `check_study` raises."""
-    check_study(folder, asked, resume=resume)
-    if not resume:
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
-        where = {"dataset": asked.dataset.manifest.name, "data": str(asked.dataset.folder), "id": secrets.token_hex(4)}
-        temporary.write_text(json.dumps(asked.record() | where, indent=1))
-        temporary.replace(folder / STUDY_FILE)
+    taken = check_study(folder, asked, resume=resume)
+    if resume:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    where: dict[str, Any] = {"dataset": asked.dataset.manifest.name, "data": str(asked.dataset.folder)}
+    where["id"] = secrets.token_hex(4)
+    if taken is not None:
+        save_history(folder, taken.warm_start)
+        where["warm_start"] = [source._asdict() for source in taken.sources]
+    temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
+    temporary.write_text(json.dumps(asked.record() | where, indent=1))
+    temporary.replace(folder / STUDY_FILE)
 
 
-def check_study(folder: Path, asked: Asked, *, resume: bool) -> None:
-    """Whether `open_study` would succeed; writes nothing.
+def check_study(folder: Path, asked: Asked, *, resume: bool) -> Taken | None:
+    """Whether `open_study` would succeed; writes nothing. Returns what a new study takes over from earlier ones.
 
     Raises SpecError for a name that cannot be a folder's or a space that does not fit its models, StudyError for a name
     in use without `resume`, for nothing to resume, for another space, dataset or storage (saying what differs) and for
-    a study of a newer format, SpecError or DataError for a text encoder that is not there or does not fit the dataset.
+    a study of a newer format, SpecError or DataError for a text encoder that is not there or does not fit the dataset,
+    and what `take_over` raises.
     """
     refuse_unusable_name(asked.name, where="--study")
     check_space(asked.space)
@@ -76,6 +87,8 @@ def check_study(folder: Path, asked: Asked, *, resume: bool) -> None:
             raise StudyError(
                 f"study {asked.name!r} was started with another {', '.join(different)}", where=str(folder / STUDY_FILE)
             )
+        return None
+    return take_over(space, asked.dataset.manifest.fingerprint, folder.parent)
 
 
 def _elsewise(folder: Path, asked: Asked) -> str:

@@ -42,6 +42,17 @@ class Best(_Value):
     a run are missing or validation is one group."""
 
 
+class FrontMember(_Value):
+    """A configuration of a Pareto front."""
+
+    trial: str
+    arm: str
+    values: dict[str, Any]
+    seeds: int
+    objectives: dict[str, Spread]
+    """By name, in the direction of the objective's metric; sd between seeds."""
+
+
 class RefitModel(_Value):
     """A winner after its refit: figures over its seeds, and the one that ships."""
 
@@ -92,6 +103,14 @@ class StudyResult(_Value):
     floor: dict[str, float]
     """{metric: value} of the best constant answer on validation."""
     models: list[RefitModel]
+    objectives: dict[str, ObjectiveSpec] = {}
+    """By name, where the study has several: what the fronts are of."""
+    front: list[FrontMember] = []
+    """The Pareto front of the second phase, over all arms, the baseline's configurations too."""
+    baseline_front: list[FrontMember] = []
+    """`late_fusion`'s own."""
+    search_front: list[FrontMember] = []
+    """Of the search's complete trials over all arms: one seed and one mask each, so weaker evidence."""
     dropped: dict[str, dict[str, int]] = {}
     """{configuration: {condition: seeds}}: where it fell behind the leader beyond doubt, after how many seeds."""
     runs_saved: int = 0

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
@@ -23,7 +24,7 @@ from optuna.samplers import (
     TPESampler,
 )
 from optuna.samplers._gp.sampler import _get_params
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from gapwise.errors import SpecError
 from gapwise.spec.search import SamplerSpec
@@ -98,7 +99,14 @@ def _cmaes(spec: SamplerSpec, question: Question) -> BaseSampler:
 
 
 class _GaussianProcess(GPSampler):
-    """Keeps to what it suggested for a trial before its driver died; Optuna would count that as somebody else's."""
+    """Two things beside Optuna's.
+
+    It keeps to what it suggested for a trial before its driver died; Optuna would count that as somebody else's. And
+    its models of the constraints also learn from what broke one: that has no objective, so Optuna leaves it out.
+    """
+
+    _broken: tuple[FrozenTrial, ...] = ()
+    _constraints: tuple[str, ...] = ()
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -107,6 +115,32 @@ class _GaussianProcess(GPSampler):
         if search_space and search_space.keys() <= known.keys():
             return {path: known[path] for path in search_space}
         return super().sample_relative(study, trial, search_space)
+
+    def _sample_relative_impl(
+        self, study: optuna.Study, completed: list[FrozenTrial], running: list[FrozenTrial], space: Any
+    ) -> dict[str, Any]:
+        pruned = study._get_trials(deepcopy=False, states=(TrialState.PRUNED,))
+        self._broken = tuple(one for one in pruned if any(excess > 0.0 for excess in one.constraints.values()))
+        self._constraints = tuple(completed[0].constraints)
+        return super()._sample_relative_impl(study, completed, running, space)
+
+    def _get_constraints_acqf_args(
+        self, constraint_vals: Any, internal_search_space: Any, normalized_params: Any
+    ) -> tuple[list[Any], list[float]]:
+        """Each constraint by itself, because what broke one of them may not have been measured for the others."""
+        models: list[Any] = []
+        thresholds: list[float] = []
+        for index, name in enumerate(self._constraints):
+            known = [one for one in self._broken if name in one.constraints]
+            values, places = constraint_vals[:, [index]], normalized_params
+            if known:
+                values = np.vstack([values, [[one.constraints[name]] for one in known]])
+                places = np.vstack([places, internal_search_space.get_normalized_params(known)])
+            self._constraints_gprs_cache_list = None
+            fitted, threshold = super()._get_constraints_acqf_args(values, internal_search_space, places)
+            models += fitted
+            thresholds += threshold
+        return models, thresholds
 
 
 class _Grid(GridSampler):

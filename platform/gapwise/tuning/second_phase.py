@@ -3,6 +3,7 @@
 A round is one plan of repeats, and the next is made when all of it has ended: who goes on is derived from the finished
 runs alone, so a resumed study decides as the one that was killed, whoever ended first. A configuration with a finished
 run whose predictions are gone stays in the race. The price of rounds is a barrier: near the end of one, devices wait.
+With several objectives the search's Pareto front runs all its seeds: what leads at no rate may be the best compromise.
 """
 
 import logging
@@ -16,8 +17,9 @@ from gapwise.errors import CheckpointError, StudyError
 from gapwise.evaluation.metrics import Real
 from gapwise.evaluation.paired import draw_resamples, resampled
 from gapwise.tuning.arm import Repeat
-from gapwise.tuning.assignment import Assignment, Finished
+from gapwise.tuning.assignment import Assignment, Finished, count_states
 from gapwise.tuning.elimination import Chances, Configuration, Dropped, Round, gather
+from gapwise.tuning.front import candidates, pareto_front, spread_out
 from gapwise.tuning.predictions import load_predictions, predictions_file
 from gapwise.tuning.selection import chosen_again, conditions_of
 from gapwise.tuning.trial import Place
@@ -41,19 +43,20 @@ class SecondPhase(NamedTuple):
 def run_second_phase(place: Place, searched: Sequence[Finished], run_round: RunRound) -> SecondPhase:
     """Raises StudyError where no search trial finished."""
     phase, first = place.space.second_phase, place.space.seed + 1
-    candidates, figures = _candidates(place, searched), _Figures(place)
-    racing = candidates
+    front = _front(place, searched)
+    chosen, figures = _candidates(place, searched, front), _Figures(place)
+    racing = chosen
     dropped: Dropped = {}
     for seeds in phase.rounds():
         repeats = run_round([_repeat(run, first + k) for run in racing.values() for k in range(seeds)])
         now = figures.after(seeds, [run for run in repeats if run.assignment.seed < first + seeds])
         if seeds < phase.seeds:
             dropped = now.drop(phase, dropped)
-            out = {one for one, where in dropped.items() if len(where) == len(now.conditions)}
-            racing = {one: run for one, run in candidates.items() if one not in out}
-    run = sum((one.assignment.arm, one.assignment.source) in candidates for one in repeats)
+            out = {one for one, where in dropped.items() if len(where) == len(now.conditions)} - set(front)
+            racing = {one: run for one, run in chosen.items() if one not in out}
+    run = sum((one.assignment.arm, one.assignment.source) in chosen for one in repeats)
     chances = now.chances(seed=place.space.seed)
-    return SecondPhase(repeats, dropped, chances, runs_saved=len(candidates) * phase.seeds - run)
+    return SecondPhase(repeats, dropped, chances, runs_saved=len(chosen) * phase.seeds - run)
 
 
 def _repeat(run: Assignment, seed: int) -> Repeat:
@@ -61,16 +64,41 @@ def _repeat(run: Assignment, seed: int) -> Repeat:
     return Repeat(run.arm, run.number, run.values, seed, run.micro_batch)
 
 
-def _candidates(place: Place, searched: Sequence[Finished]) -> dict[Configuration, Assignment]:
+def _front(place: Place, searched: Sequence[Finished]) -> list[Configuration]:
+    """The search's Pareto front of each arm by itself, the most telling first; empty with a single objective."""
+    objectives = place.space.objectives
+    if not objectives:
+        return []
+    by_arm = ([run for run in searched if run.assignment.arm == arm] for arm in place.space.arm_names())
+    fronts = (spread_out(pareto_front(candidates(runs, objectives))) for runs in by_arm)
+    return [(one.arm, one.source) for front in fronts for one in front]
+
+
+def _candidates(
+    place: Place, searched: Sequence[Finished], front: Sequence[Configuration]
+) -> dict[Configuration, Assignment]:
     phase, metric = place.space.second_phase, place.space.train.objective.metric
     found: dict[Configuration, Assignment] = {}
     for arm in place.space.arm_names():
         runs = {run.assignment.number: run for run in searched if run.assignment.arm == arm}
-        for number in chosen_again(list(runs.values()), metric, top_k=phase.top_k, cap=phase.cap):
+        telling = [source for one, source in front if one == arm]
+        for number in chosen_again(list(runs.values()), metric, top_k=phase.top_k, cap=phase.cap, front=telling):
             found[arm, number] = runs[number].assignment
     if not found:
-        raise StudyError("no trial finished, so there is nothing to choose from", where=place.folder)
+        raise StudyError(_nothing_to_choose(place, searched), where=place.folder)
     return found
+
+
+def _nothing_to_choose(place: Place, searched: Sequence[Finished]) -> str:
+    limits = place.space.constraints.limits()
+    counted = count_states(run.outcome for run in searched)
+    if not counted.get("infeasible"):
+        return "no trial finished, so there is nothing to choose from"
+    said = ", ".join(f"{name} at most {limit:g}" for name, limit in limits.items())
+    others = sum(counted.values()) - counted["infeasible"]
+    return f"no trial keeps within the constraints ({said}): {counted['infeasible']} do not" + (
+        f", {others} did not finish" if others else ""
+    )
 
 
 class _Figures:

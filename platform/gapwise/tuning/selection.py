@@ -7,6 +7,7 @@ each training seed. A winner of a rate is the configuration whose mean over seed
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 from statistics import median
 from types import MappingProxyType
 from typing import NamedTuple
@@ -36,11 +37,14 @@ def conditions_of(runs: Sequence[Finished], metric: str) -> list[str]:
     return list(runs[0].outcome.metrics[metric]) if runs else []
 
 
-def chosen_again(searched: Sequence[Finished], metric: str, *, top_k: int, cap: int) -> list[int]:
+def chosen_again(
+    searched: Sequence[Finished], metric: str, *, top_k: int, cap: int, front: Sequence[int] = ()
+) -> list[int]:
     """Numbers of one arm's trials for the second phase: the best k of each condition, united, at most `cap`.
 
-    Those that are among the best at most conditions come first, then the lower objective. Only complete trials count:
-    a pruned one was stopped because it was behind, one with another objective answers another question, and one
+    Those that are among the best at most conditions come first, then the lower objective. With a Pareto front (its
+    numbers, the most telling first) the two take turns, so that neither crowds the other out. Only complete trials
+    count: a pruned one was stopped because it was behind, one with another objective answers another question, and one
     answered from the record of another is that other.
     """
     complete = [run for run in searched if run.outcome.eligible and run.outcome.duplicate_of is None]
@@ -49,7 +53,9 @@ def chosen_again(searched: Sequence[Finished], metric: str, *, top_k: int, cap: 
         ranked = sorted(complete, key=lambda run: as_cost(metric, run.outcome.metrics[metric][condition]))
         places.update(run.assignment.number for run in ranked[:top_k])
     costs = {run.assignment.number: run.outcome.cost or 0.0 for run in complete}
-    return sorted(places, key=lambda number: (-places[number], costs[number], number))[:cap]
+    by_rate = sorted(places, key=lambda number: (-places[number], costs[number], number))
+    in_turns = [number for pair in zip_longest(by_rate, front) for number in pair if number is not None]
+    return list(dict.fromkeys(in_turns))[:cap]
 
 
 def standings(

@@ -11,6 +11,7 @@ from optuna.distributions import (
 )
 
 from gapwise.errors import SpecError
+from gapwise.spec.fingerprint import canonical
 from gapwise.spec.loader import set_path, validate
 from gapwise.spec.search import Choices, Fixed, Parameter, Range, SearchSpec
 from gapwise.spec.train import TrainSpec
@@ -54,13 +55,14 @@ def default_values(space: SearchSpec, arm: str) -> Values:
     """The model's own defaults, moved into the space where they lie outside: what a study tries first."""
     defaults = trial_spec(space, arm, {}, seed=space.seed).model_dump(mode="json")
     return {
-        path: _nearest(parameter, _get(defaults, path))
+        path: _nearest(parameter, value_at(defaults, path))
         for path, parameter in sorted(space.parameters_of(arm).items())
         if not isinstance(parameter, Fixed)
     }
 
 
-def _get(mapping: Any, path: str) -> Any:
+def value_at(mapping: Any, path: str) -> Any:
+    """What stands at a path of a dumped training spec; None where there is no such path."""
     for part in path.split("."):
         mapping = mapping.get(part) if isinstance(mapping, dict) else None
     return mapping
@@ -71,6 +73,24 @@ def _nearest(parameter: Range | Choices, default: Any) -> Any:
         return default if default in parameter.choices else parameter.choices[0]
     value = parameter.high if default is None else min(max(default, parameter.low), parameter.high)
     return round(value) if parameter.integer else float(value)
+
+
+def offers(one: BaseDistribution, value: Any) -> bool:
+    """Whether a space could draw this very value."""
+    if isinstance(one, CategoricalDistribution):
+        return canonical(value) in {canonical(choice) for choice in one.choices}
+    assert isinstance(one, FloatDistribution | IntDistribution)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and one.low <= value <= one.high and (isinstance(one, FloatDistribution) or value % 1 == 0)
+
+
+def moved_inside(one: BaseDistribution, value: Any) -> Any:
+    """The nearest value that the space offers; None for a choice that it does not."""
+    if not isinstance(one, CategoricalDistribution) and isinstance(value, int | float) and not isinstance(value, bool):
+        assert isinstance(one, FloatDistribution | IntDistribution)
+        nearest = min(max(value, one.low), one.high)
+        return round(nearest) if isinstance(one, IntDistribution) else float(nearest)
+    return value if offers(one, value) else None
 
 
 def check_space(space: SearchSpec) -> None:

@@ -10,8 +10,9 @@ from gapwise.errors import StudyError
 from gapwise.evaluation.metrics import floor
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.fingerprint import fingerprint
+from gapwise.spec.search import BASELINE
 from gapwise.tuning.assignment import Finished, count_states
-from gapwise.tuning.leaders import best_by_condition
+from gapwise.tuning.leaders import best_by_condition, front_members
 from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
 from gapwise.tuning.result import RefitModel, Spread, StudyResult
 from gapwise.tuning.second_phase import SecondPhase
@@ -87,6 +88,10 @@ def summarise(
         baseline=best_by_condition(evidence.table, space.train.objective.metric, baseline=True),
         floor=dict(floor(dataset.train.labels, dataset.valid.labels, dataset.manifest.shape())),
         models=evidence.models,
+        objectives=space.objectives,
+        front=front_members(evidence.again.repeats, space.objectives),
+        baseline_front=front_members(evidence.again.repeats, space.objectives, only=BASELINE),
+        search_front=front_members(evidence.searched, space.objectives),
         dropped={f"{arm}-{source}": dict(where) for (arm, source), where in evidence.again.dropped.items()},
         runs_saved=evidence.again.runs_saved,
         parent_run_id=parent_run_id,

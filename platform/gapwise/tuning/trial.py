@@ -2,13 +2,15 @@
 
 assignment -> training spec -> dataset (opened once a process) -> `fit` -> curve of the kept weights -> outcome
 
-Whatever ends a run is an outcome with its reason: a loss that is not finite, memory, an exception, time. Only a worker
-that dies says nothing; its run goes on elsewhere from its last checkpoint.
+A search trial that breaks a constraint ends before `fit`. Whatever ends a run is an outcome with its reason: a loss
+that is not finite, memory, an exception, time. Only a worker that dies says nothing; its run goes on elsewhere from its
+last checkpoint.
 """
 
 import gc
 import math
 import traceback
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -17,15 +19,18 @@ import torch
 
 from gapwise.data.store import opened
 from gapwise.distributed.launch import Restart
-from gapwise.evaluation.objective import Curve, reduce_curve
+from gapwise.evaluation.objective import Curve, objective_costs, reduce_curve
 from gapwise.spec.search import SearchSpec
+from gapwise.spec.train import ObjectiveSpec
 from gapwise.training.checkpoint import DirectorySink
 from gapwise.training.decision import SharedDecision, agreed, told
+from gapwise.training.footprint import footprint
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import EpochReport, Position, Snapshot
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
-from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure
+from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure, infeasible
+from gapwise.tuning.limits import broken
 from gapwise.tuning.predictions import predictions_file, save_predictions
 from gapwise.tuning.space import assigned_spec
 from gapwise.tuning.watchdog import watched
@@ -64,8 +69,10 @@ class Paused(Exception):
 class StudyReporter:
     """Passes each epoch on to the study's book and brings its answer back."""
 
-    def __init__(self, line: StudyLine, assignment: Assignment, metric: str) -> None:
-        self._line, self._assignment, self._metric = line, assignment, metric
+    def __init__(
+        self, line: StudyLine, assignment: Assignment, metric: str, objectives: Mapping[str, ObjectiveSpec]
+    ) -> None:
+        self._line, self._assignment, self._metric, self._objectives = line, assignment, metric, objectives
         self.paused = False
 
     def report(self, epoch: EpochReport) -> bool:
@@ -76,6 +83,9 @@ class StudyReporter:
             "samples_per_second": epoch.samples_per_second,
             "train_seconds": epoch.train_seconds,
         }
+        if self._objectives:
+            costs = objective_costs(epoch.metrics, self._objectives)
+            body["objectives"] = {name: cost for name, cost in costs.items() if math.isfinite(cost)}
         verdict = self._line.report(self._assignment, epoch.epoch, epoch.cost, body)
         self.paused = verdict == "pause"
         return verdict == "stop"
@@ -128,11 +138,11 @@ def _begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | No
 def _attempt(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
     """One go; returns what is to be run next where memory was short."""
     folder = trial_folder(place, assignment)
-    reporter = StudyReporter(line, assignment, job.spec.objective.metric)
+    reporter = StudyReporter(line, assignment, job.spec.objective.metric, place.space.objectives)
     sink = PausingSink(folder, job, reporter)
     try:
         with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), folder):
-            outcome = _outcome(place, assignment, job, fit(job, SharedDecision(reporter, job), sink))
+            outcome = _run(place, assignment, job, SharedDecision(reporter, job), sink)
     except Paused:
         return None
     except Diverged as error:
@@ -185,6 +195,18 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
+def _run(place: Place, assignment: Assignment, job: Job, reporter: SharedDecision, sink: PausingSink) -> Outcome:
+    """Measure what is constrained, and train what keeps within."""
+    constraints = place.space.constraints
+    if assignment.phase == "seeds" or not constraints.limits():
+        return _outcome(place, assignment, job, fit(job, reporter, sink))
+    measured = footprint(job, constraints) if job.rank == 0 else {}
+    reason = broken(measured, constraints)
+    if agreed(job, bool(reason)):
+        return infeasible(measured, reason)
+    return _outcome(place, assignment, job, fit(job, reporter, sink))._replace(constraints=measured)
+
+
 def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -> Outcome:
     metrics: dict[str, Curve] = trained.kept.metrics
     diagnostics: dict[str, Curve] = {}
@@ -196,8 +218,10 @@ def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -
             save_predictions(predictions_file(Path(place.folder), assignment), outputs)
             diagnostics = diagnostic_curves(job, trained)
         cost = reduce_curve(metrics[job.spec.objective.metric], job.spec.objective)
-    if not math.isfinite(cost):
-        return failure(f"NaN: the objective of the kept epoch is {cost}")
+    costs = {"the objective": cost} | objective_costs(metrics, place.space.objectives)
+    for name, value in costs.items():
+        if not math.isfinite(value):
+            return failure(f"NaN: {name} of the kept epoch is {value}")
     return Outcome(
         state="pruned" if trained.stopped else "complete",
         cost=cost,
