@@ -407,4 +407,3 @@ def test_show_says_what_an_earlier_study_gave(call: Call, studies: Path, write_s
     )
     said = body(call("study", "show", "new", "--json"))
     assert said["warm_start"]["sources"][0]["taken"] == {"prlf": 3, "late_fusion": 2}
-    assert "--study new --warm-start old --resume" in said["resume"]

@@ -68,7 +68,12 @@ def test_epochs_saved_are_those_that_pruned_trials_were_not_trained(made: ReadSt
 
 
 def test_the_way_to_go_on_is_named_for_a_stopped_study_only(made: ReadStudy, small: Path) -> None:
-    assert whole(made(until="refit"))["resume"] == f"gapwise tune SPACE.yaml --data {small} --study one --resume"
+    study = made(until="refit")
+    assert whole(study)["resume"] == f"gapwise tune SPACE.yaml --data {small} --study one --resume", (
+        "of an older version"
+    )
+    again = replace(study, command=["a b.yaml", "--study", "one", "--storage", "postgresql://me@host/db"])
+    assert whole(again)["resume"] == "gapwise tune 'a b.yaml' --study one --storage postgresql://me@host/db --resume"
 
 
 def test_a_finished_study_has_no_way_to_go_on(made: ReadStudy) -> None:

@@ -461,6 +461,47 @@ def test_a_budget_ends_the_search_and_is_counted_over_sessions(
     assert StudyBook(space, journal).next_search() is None
 
 
+def test_when_time_is_up_what_a_dead_driver_left_still_goes_on(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space(pruner={"name": "none"})
+    left = start(StudyBook(space, journal), 2)
+    book = StudyBook(space, journal)
+    assert [book.next_search(late=True) for _ in range(3)] == [*left, None]
+
+
+def test_what_a_failure_took_counts_towards_the_budget(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space(budget={"device_seconds": 7.0}, pruner={"name": "none"})
+    book = StudyBook(space, journal)
+    (one,) = start(book, 1)
+    book.report(one, 1, 1.0, {"train_seconds": 8.0})
+    book.finish(one, failure("NaN"))
+    assert book.spent().device_seconds == 8.0
+    assert StudyBook(space, journal).spent().device_seconds == 8.0
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "qmc", "random"])
+def test_a_book_opened_again_beside_running_trials_asks_what_the_old_one_would_have(
+    make_space: MakeSpace, tmp_path: Path, name: str
+) -> None:
+    space = make_space(sampler={"name": name, "startup": 2}, pruner={"name": "none"}, trials=7)
+
+    def asked(journal: Path, *, again: bool) -> list[dict[str, Any]]:
+        book = StudyBook(space, journal)
+        live = start(book, 3)
+        found = [one.values for one in live]
+        while live:
+            first, *live = live
+            work(book, first)
+            if again:
+                book = StudyBook(space, journal)
+                assert {one.key for one in start(book, len(live))} == {one.key for one in live}
+            if (fresh := book.next_search()) is not None:
+                live.append(fresh)
+                found.append(fresh.values)
+        return found
+
+    assert asked(tmp_path / "again", again=True) == asked(tmp_path / "whole", again=False)
+
+
 def test_what_a_running_trial_has_told_counts_towards_the_budget(make_space: MakeSpace, journal: Path) -> None:
     space = make_space(budget={"device_seconds": 7.0}, pruner={"name": "none"})
     book = StudyBook(space, journal)

@@ -111,8 +111,12 @@ def test_nothing_can_be_resumed_where_nothing_was_started(
 def test_more_trials_and_another_share_are_the_same_study(
     make_space: MakeSpace, dataset: Dataset, tmp_path: Path
 ) -> None:
-    open_study(tmp_path / "one", Asked("one", make_space(trials=4), dataset), resume=False)
-    open_study(tmp_path / "one", Asked("one", make_space(trials=40, baseline_share=1.0), dataset), resume=True)
+    folder, more = tmp_path / "one", make_space(trials=40, baseline_share=1.0)
+    open_study(folder, Asked("one", make_space(trials=4), dataset, command=("a.yaml",)), resume=False)
+    before = json.loads((folder / "study.json").read_text())
+    open_study(folder, Asked("one", more, dataset, command=("a.yaml", "--trials", "40")), resume=True)
+    after = json.loads((folder / "study.json").read_text())
+    assert after == before | {"command": ["a.yaml", "--trials", "40"]}
 
 
 def test_another_space_or_other_data_is_refused_saying_which(

@@ -24,7 +24,7 @@ from gapwise.training.footprint import latency_ms, longest
 from gapwise.training.job import Job
 from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
 from gapwise.tuning.predictions import load_predictions, predictions_file
-from gapwise.tuning.trial import ERROR_FILE, Place, job_of, run_trial, trial_folder
+from gapwise.tuning.trial import ERROR_FILE, LineLost, Place, job_of, run_trial, trial_folder
 from gapwise.tuning.watchdog import STACKS_FILE, watched
 
 SPACE = SearchSpec.model_validate(
@@ -146,6 +146,19 @@ def test_an_exception_is_an_ending_with_its_reason_and_a_traceback_in_a_file(
     assert outcome.state == "failed"
     assert outcome.reason.startswith(reason)
     assert "Traceback" in (trial_folder(place, ONE) / ERROR_FILE).read_text()
+
+
+class Deaf(Line):
+    """A book that cannot write."""
+
+    def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
+        raise LineLost("no space left")
+
+
+def test_an_error_of_the_book_is_no_ending_of_the_run(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(LineLost, match="no space"):
+        run(Place(LONGER, str(small), str(tmp_path)), line := Deaf())
+    assert line.outcomes == []
 
 
 class Cramped(nn.Module):

@@ -84,7 +84,11 @@ def tune(
     dataset = open_dataset(folder, verify=True)
     name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
     space = settled_space(space, dataset)
-    asked = Asked(name, space, dataset, checked_storage(storage))
+    recorded = checked_storage(storage)
+    options = {"--data": [folder], "--study": [name], "--warm-start": warm_start, "--set": settings}
+    options |= {"--trials": [trials] if trials else [], "--storage": [recorded] if recorded != "journal" else []}
+    words = [str(word) for option, values in options.items() for value in values for word in (option, value)]
+    asked = Asked(name, space, dataset, recorded, (str(space_file), *words))
     study_folder = home().studies / name
     check_study(study_folder, asked, resume=resume)
     tracking = connect(home())

@@ -66,7 +66,7 @@ def _train_epoch(job: Job, run: RunState, trainable: nn.Module, sink: Checkpoint
     trainable.train()
     for index in range(first, len(batches)):
         run.position = Position(epoch, index)
-        if job.rank == 0 and sink.wants(run.position):
+        if sink.wants(run.position):
             sink.save(run.snapshot(time.perf_counter() - started))
         _step(job, run, trainable, batches)
     run.position = Position(epoch + 1, 0)

@@ -1,5 +1,6 @@
 """What `gapwise study` says of a study, as plain values: a line, counts, trials, and where it stopped."""
 
+import shlex
 from datetime import datetime
 from typing import Any, Literal
 
@@ -81,9 +82,8 @@ def epochs_saved(study: Study) -> int:
 
 
 def resume_command(study: Study) -> str:
-    start = study.space.warm_start
-    again = "".join(f" --warm-start {name}" for name in start.studies) if start else ""
-    return f"gapwise tune SPACE.yaml --data {study.data or 'DIR'} --study {study.name}{again} --resume"
+    words = study.command or ["SPACE.yaml", "--data", study.data or "DIR", "--study", study.name]
+    return f"gapwise tune {shlex.join(words)} --resume"
 
 
 def trial_row(space: SearchSpec, one: TrialRecord) -> dict[str, Any]:

@@ -18,12 +18,13 @@ from gapwise.tuning.history import load_history
 from gapwise.tuning.journal import JOURNAL_FILE
 from gapwise.tuning.record import shelf_prefix
 from gapwise.tuning.storage import JOURNAL
+from gapwise.tuning.trial import LineLost
 
 _PATIENCE_SECONDS = 60.0
 
 
-def actor_name(study: str) -> str:
-    return f"study {study}"
+def actor_name(book: str) -> str:
+    return f"study {book}"
 
 
 class Record(NamedTuple):
@@ -50,6 +51,11 @@ class BookActor(StudyBook):
     """
 
     def __init__(self, space: SearchSpec, record: Record) -> None:
+        self._asked = space, record
+
+    def open(self) -> None:
+        """Raises StudyError: a constructor's errors would come out as the actor's death."""
+        space, record = self._asked
         self._held = _lock(record.folder / "book.lock")
         own = record.storage == JOURNAL
         super().__init__(
@@ -77,34 +83,41 @@ def _lock(file: Path) -> IO[str]:
 
 
 @contextmanager
-def running_book(study: str, space: SearchSpec, record: Record) -> Iterator[Any]:
+def running_book(name: str, space: SearchSpec, record: Record) -> Iterator[Any]:
     """The actor that owns the study's record, from when it is open until the context is left."""
     remote: Any = ray.remote(BookActor)
-    book = remote.options(name=actor_name(study), num_cpus=0).remote(space, record)
+    book = remote.options(name=actor_name(name), num_cpus=0).remote(space, record)
     try:
-        ray.get(book.unfinished.remote())
+        ray.get(book.open.remote())
         yield book
     finally:
         ray.kill(book)
 
 
 class ActorLine:
-    """A worker's `StudyLine`: each call waits for the book's answer, a few milliseconds."""
+    """A worker's `StudyLine`: each call waits for the book's answer, a few milliseconds. Raises LineLost."""
 
-    def __init__(self, study: str) -> None:
-        self._book: Any = ray.get_actor(actor_name(study))
+    def __init__(self, book: str) -> None:
+        self._book: Any = ray.get_actor(actor_name(book))
 
     def begin(self, assignment: Assignment) -> Assignment | None:
-        now: Assignment | None = ray.get(self._book.begin.remote(assignment))
+        now: Assignment | None = _heard(self._book.begin.remote(assignment))
         return now
 
     def out_of_memory(self, assignment: Assignment) -> Assignment | None:
-        again: Assignment | None = ray.get(self._book.out_of_memory.remote(assignment))
+        again: Assignment | None = _heard(self._book.out_of_memory.remote(assignment))
         return again
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
-        verdict: Verdict = ray.get(self._book.report.remote(assignment, epoch, cost, body))
+        verdict: Verdict = _heard(self._book.report.remote(assignment, epoch, cost, body))
         return verdict
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
-        ray.get(self._book.finish.remote(assignment, outcome))
+        _heard(self._book.finish.remote(assignment, outcome))
+
+
+def _heard(answer: Any) -> Any:
+    try:
+        return ray.get(answer)
+    except ray.exceptions.RayError as error:
+        raise LineLost(f"the study's book does not answer: {error}") from error

@@ -105,8 +105,11 @@ class ArmStudy:
         for epoch, cost in sorted(trial.intermediate_values.items()):
             self._pruning.tell(trial.number, epoch, trial.user_attrs.get(f"{_JUDGED}:{epoch}", cost))
         if trial.state is TrialState.RUNNING:
-            self._live[trial.number] = self._completed(trial)
-            self._adopted.append(self._assignment(self._trial(trial._trial_id)))
+            live = self._live[trial.number] = self._completed(trial)
+            frozen = self._trial(trial._trial_id)
+            if self._phase == "search" and _DIGEST not in frozen.user_attrs:  # its driver died just before
+                live.set_user_attr(_DIGEST, self._digest(frozen.params))
+            self._adopted.append(self._assignment(frozen))
         elif trial.state.is_finished():
             self._remember(trial)
 
@@ -125,6 +128,9 @@ class ArmStudy:
         been.
         """
         study = self._study
+        if self._distributions.keys() <= trial.params.keys():
+            study.sampler = optuna.samplers.RandomSampler()  # a sampler of its own would note its state once more
+            return Trial(study, trial._trial_id)
         study.sampler = self._sampler(self.asked - 1)
         live = Trial(study, trial._trial_id)
         given = live.relative_params.keys() | trial.system_attrs.get("fixed_params", {}).keys()
@@ -287,6 +293,9 @@ class ArmStudy:
             return None
         if outcome.state != "failed" and _objective_changed(self._trial(trial._trial_id)):
             outcome = outcome._replace(objective_changed=True)
+        if outcome.duplicate_of is None:  # what failed took its time too, as far as it told
+            spent = max(outcome.train_seconds, self._seconds.get(number, 0.0))
+            outcome = outcome._replace(train_seconds=spent)
         trial.set_user_attr(_OUTCOME, outcome._asdict())
         for name, excess in excesses(outcome.constraints, self._space.constraints).items():
             if name not in self._trial(trial._trial_id).constraints:  # a driver may have died just here

@@ -69,13 +69,13 @@ class StudyBook:
         limits = ((spent.epochs, budget.epochs), (spent.device_seconds, budget.device_seconds))
         return any(limit is not None and used >= limit for used, limit in limits)
 
-    def next_search(self) -> Assignment | None:
+    def next_search(self, late: bool = False) -> Assignment | None:
         """The next configuration to train: what a dead driver left, then one of the arm that is furthest behind.
 
         A configuration whose training is on record is answered from there, and the question goes on. None where the
-        trials or the budget are used up, or the study is paused.
+        trials or the budget are used up (`late`: that of time, which only the driver knows), or the study is paused.
         """
-        while not self._paused and (assignment := self._adopt("search") or self._ask()) is not None:
+        while not self._paused and (assignment := self._adopt("search") or self._ask(late)) is not None:
             self._note("started", assignment, {})
             answer = self._studies["search", assignment.arm].answer(assignment)
             if answer is None:
@@ -83,8 +83,8 @@ class StudyBook:
             self.finish(assignment, answer)
         return None
 
-    def _ask(self) -> Assignment | None:
-        if self.used_up():
+    def _ask(self, late: bool) -> Assignment | None:
+        if late or self.used_up():
             return None
         arm = min(self._arms, key=lambda name: self._studies["search", name].share)
         study = self._studies["search", arm]

@@ -34,11 +34,12 @@ class PhaseRun(NamedTuple):
     """One phase of one study, as Tune is to run it."""
 
     phase: Phase
-    study: str
+    book: str
+    """By which workers reach the book."""
     place: Place
     concurrency: int
     deadline: float | None = None
-    """On `time.monotonic`'s clock: nothing starts later."""
+    """Of the search, on `time.monotonic`'s clock: nothing starts later but what a dead driver left."""
 
 
 class BookSearcher(Searcher):
@@ -53,7 +54,8 @@ class BookSearcher(Searcher):
         """A run whose worker died more often than the space allows."""
         deaths = self._run.place.space.worker_deaths + 1
         kind = "OOM" if killed_for_memory(error) else "crash"
-        reason = failure(f"{kind}: the worker died {deaths} times; what Ray knows is in the study's tune folder")
+        last = next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "no word from Ray")
+        reason = failure(f"{kind}: the worker died {deaths} times, the last time of: {last[:300]}")
         ray.get(self._book.give_up.remote(self._running.pop(trial_id), reason))
 
     def starts_again(self, trial_id: str, error: str) -> None:
@@ -63,14 +65,13 @@ class BookSearcher(Searcher):
             ray.get(self._book.out_of_memory.remote(now))
 
     def suggest(self, trial_id: str) -> Any:
-        if self._run.deadline is not None and time.monotonic() > self._run.deadline:
-            return str(Searcher.FINISHED)
-        ask = self._book.next_search if self._run.phase == "search" else self._book.next_repeat
-        assignment = ray.get(ask.remote())
+        late = self._run.deadline is not None and time.monotonic() > self._run.deadline
+        search = self._run.phase == "search"
+        assignment = ray.get(self._book.next_search.remote(late) if search else self._book.next_repeat.remote())
         if assignment is None:
             return str(Searcher.FINISHED)
         self._running[trial_id] = assignment
-        where = {"place": self._run.place, "study": self._run.study, "share": self._share}
+        where = {"place": self._run.place, "book": self._run.book, "share": self._share}
         return {**where, "assignment": assignment._asdict()}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -155,7 +156,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
 
 def _unpack(config: dict[str, Any]) -> tuple[Place, Assignment, ActorLine]:
-    return config["place"], Assignment(**config["assignment"]), ActorLine(config["study"])
+    return config["place"], Assignment(**config["assignment"]), ActorLine(config["book"])
 
 
 def run_phase(book: Any, run: PhaseRun) -> None:

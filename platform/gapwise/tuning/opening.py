@@ -35,6 +35,8 @@ class Asked(NamedTuple):
     space: SearchSpec
     dataset: Dataset
     storage: str = JOURNAL
+    command: tuple[str, ...] = ()
+    """What `gapwise tune` was given, for the line that says how to go on."""
 
     def record(self) -> dict[str, Any]:
         """What stands in the study's folder; what may change from session to session is left out."""
@@ -50,15 +52,20 @@ def open_study(folder: Path, asked: Asked, *, resume: bool) -> None:
     """Create the study's folder, or accept the one that exists. Raises what `check_study` raises."""
     taken = check_study(folder, asked, resume=resume)
     if resume:
+        _write(folder, json.loads((folder / STUDY_FILE).read_text()) | {"command": asked.command})
         return
     folder.mkdir(parents=True, exist_ok=True)
     where: dict[str, Any] = {"dataset": asked.dataset.manifest.name, "data": str(asked.dataset.folder)}
-    where["id"] = secrets.token_hex(4)
+    where |= {"id": secrets.token_hex(4), "command": asked.command}
     if taken is not None:
         save_history(folder, taken.warm_start)
         where["warm_start"] = [source._asdict() for source in taken.sources]
+    _write(folder, asked.record() | where)
+
+
+def _write(folder: Path, fields: dict[str, Any]) -> None:
     temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(asked.record() | where, indent=1))
+    temporary.write_text(json.dumps(fields, indent=1))
     temporary.replace(folder / STUDY_FILE)
 
 

@@ -50,6 +50,8 @@ class Study:
     dataset: str | None
     """Name of the dataset, and the folder it was read from; None in a study older than these notes."""
     data: str | None
+    command: list[str]
+    """What `gapwise tune` was last given; empty in older studies."""
     warm_start: list[dict[str, Any]]
     """What came from each earlier study (`warm_start.Source`)."""
     trials: list[TrialRecord]
@@ -112,6 +114,7 @@ def read_study(studies: Path, name: str) -> Study:
         data_fingerprint=asked["data_fingerprint"],
         dataset=asked.get("dataset"),
         data=asked.get("data"),
+        command=asked.get("command", []),
         warm_start=asked.get("warm_start", []),
         trials=trials,
         waiting=waiting,

@@ -7,6 +7,7 @@ The journal in the study's folder is the study; Ray and this driver are disposab
 
 import logging
 import math
+import secrets
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,10 +60,17 @@ class StudyPlan:
     """Where trials are recorded, as `checked_storage` returned it."""
     retry_failed: bool = False
     """Whether trials that failed are run once more."""
+    session: str = field(default_factory=lambda: secrets.token_hex(4))
+    """This driver among all that a cluster serves, dying ones of the same study included."""
 
     @property
     def record(self) -> Record:
         return Record(self.folder, self.storage, self.retry_failed)
+
+    @property
+    def book(self) -> str:
+        """By which workers reach this driver's book."""
+        return f"{self.name} {self.session}"
 
     @property
     def place(self) -> Place:
@@ -83,7 +91,7 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     clock = SearchClock(plan.folder)
-    with running_book(plan.name, plan.space, plan.record) as book:
+    with running_book(plan.book, plan.space, plan.record) as book:
         with observing(plan.record.events, watchers) as observer:
             _search(plan, stages, book, clock)
             observer.show()
@@ -113,7 +121,7 @@ def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> N
     seconds = min((limit for limit in budget if limit is not None), default=math.inf)
     deadline = time.monotonic() + seconds
     with clock.running():
-        _run(plan, book, PhaseRun("search", plan.name, plan.place, plan.concurrency, deadline))
+        _run(plan, book, PhaseRun("search", plan.book, plan.place, plan.concurrency, deadline))
     left = ray.get(book.unfinished.remote())
     if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
         raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
@@ -130,7 +138,7 @@ def _second_phase(
         waiting = ray.get(book.plan_repeats.remote(repeats))
         if waiting:
             stages.stage("second phase", waiting)
-            _run(plan, book, PhaseRun("seeds", plan.name, plan.place, plan.concurrency))
+            _run(plan, book, PhaseRun("seeds", plan.book, plan.place, plan.concurrency))
             observer.show()
         finished: list[Finished] = ray.get(book.finished.remote("seeds"))
         return finished

@@ -23,7 +23,7 @@ from gapwise.evaluation.objective import Curve, objective_costs, reduce_curve
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import ObjectiveSpec
 from gapwise.training.checkpoint import DirectorySink
-from gapwise.training.decision import SharedDecision, agreed, told
+from gapwise.training.decision import agreed, told
 from gapwise.training.footprint import footprint
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
@@ -36,6 +36,9 @@ from gapwise.tuning.space import assigned_spec
 from gapwise.tuning.watchdog import watched
 
 ERROR_FILE = "error.txt"
+_VERDICTS: tuple[Verdict, ...] = ("go on", "stop", "pause")
+_COLLECTIVES = ("gloo", "NCCL")
+"""In the words of an error whose type says nothing."""
 
 
 class StudyLine(Protocol):
@@ -66,18 +69,27 @@ class Paused(Exception):
     """The study is paused and this run's checkpoint is written: leave without an ending."""
 
 
+class LineLost(Exception):
+    """The book does not answer, or cannot write: nothing that the run did."""
+
+
 class StudyReporter:
-    """Passes each epoch on to the study's book and brings its answer back."""
+    """Rank 0 passes each epoch on to the study's book; every worker hears the answer."""
 
     def __init__(
-        self, line: StudyLine, assignment: Assignment, metric: str, objectives: Mapping[str, ObjectiveSpec]
+        self, line: StudyLine, assignment: Assignment, job: Job, objectives: Mapping[str, ObjectiveSpec]
     ) -> None:
-        self._line, self._assignment, self._metric, self._objectives = line, assignment, metric, objectives
+        self._line, self._assignment, self._job, self._objectives = line, assignment, job, objectives
         self.paused = False
 
     def report(self, epoch: EpochReport) -> bool:
+        verdict = _VERDICTS[told(self._job, _VERDICTS.index(self._ask(epoch)) if self._job.rank == 0 else 0)]
+        self.paused = verdict == "pause"
+        return verdict == "stop"
+
+    def _ask(self, epoch: EpochReport) -> Verdict:
         body = {
-            "curve": epoch.metrics[self._metric],
+            "curve": epoch.metrics[self._job.spec.objective.metric],
             "losses": epoch.losses,
             "epochs": epoch.epochs,
             "samples_per_second": epoch.samples_per_second,
@@ -86,23 +98,22 @@ class StudyReporter:
         if self._objectives:
             costs = objective_costs(epoch.metrics, self._objectives)
             body["objectives"] = {name: cost for name, cost in costs.items() if math.isfinite(cost)}
-        verdict = self._line.report(self._assignment, epoch.epoch, epoch.cost, body)
-        self.paused = verdict == "pause"
-        return verdict == "stop"
+        return self._line.report(self._assignment, epoch.epoch, epoch.cost, body)
 
 
 class PausingSink(DirectorySink):
-    """Takes one more snapshot when the study is paused, and then leaves."""
+    """Takes one more snapshot when the study is paused, and then leaves, with all workers at the same step."""
 
     def __init__(self, folder: Path, job: Job, reporter: StudyReporter) -> None:
         super().__init__(folder, job.spec)
-        self._reporter = reporter
+        self._job, self._reporter = job, reporter
 
     def wants(self, position: Position) -> bool:
-        return self._reporter.paused or super().wants(position)
+        return self._reporter.paused or (self._job.rank == 0 and super().wants(position))
 
     def save(self, snapshot: Snapshot) -> None:
-        super().save(snapshot)
+        if self._job.rank == 0:
+            super().save(snapshot)
         if self._reporter.paused:
             raise Paused
 
@@ -138,16 +149,20 @@ def _begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | No
 def _attempt(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
     """One go; returns what is to be run next where memory was short."""
     folder = trial_folder(place, assignment)
-    reporter = StudyReporter(line, assignment, job.spec.objective.metric, place.space.objectives)
+    reporter = StudyReporter(line, assignment, job, place.space.objectives)
     sink = PausingSink(folder, job, reporter)
     try:
         with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), folder):
-            outcome = _run(place, assignment, job, SharedDecision(reporter, job), sink)
+            outcome = _run(place, assignment, job, reporter, sink)
     except Paused:
         return None
+    except LineLost:
+        raise
     except Diverged as error:
         outcome = failure(f"NaN: {error}")
     except Exception as error:
+        if job.workers.world > 1 and _lost_a_peer(error):
+            raise
         again = _told_why(error, assignment, folder, line)
         if job.workers.world == 1:
             return again
@@ -195,7 +210,12 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _run(place: Place, assignment: Assignment, job: Job, reporter: SharedDecision, sink: PausingSink) -> Outcome:
+def _lost_a_peer(error: Exception) -> bool:
+    """Whether a collective failed because another worker died: the run goes on elsewhere, as after its own death."""
+    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in _COLLECTIVES)
+
+
+def _run(place: Place, assignment: Assignment, job: Job, reporter: StudyReporter, sink: PausingSink) -> Outcome:
     """Measure what is constrained, and train what keeps within."""
     constraints = place.space.constraints
     if assignment.phase == "seeds" or not constraints.limits():

@@ -28,8 +28,10 @@ def watched(seconds: float | None, tell: Callable[[str], None], folder: Path) ->
             faulthandler.dump_traceback(stacks)
         if left.is_set():  # just in time after all; this process may have its next run already
             return
-        tell(f"timeout: ran longer than {seconds:g} s (stacks: {folder / STACKS_FILE})")
-        os._exit(1)
+        try:
+            tell(f"timeout: ran longer than {seconds:g} s (stacks: {folder / STACKS_FILE})")
+        finally:
+            os._exit(1)
 
     threading.Thread(target=watch, name="gapwise-watchdog", daemon=True).start()
     faulthandler.dump_traceback_later(seconds + _GRACE_SECONDS, exit=True)
