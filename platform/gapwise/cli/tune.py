@@ -1,6 +1,7 @@
 """`gapwise tune`: a study, from a search space to refitted winners by missing rate."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -85,8 +86,14 @@ def tune(
     name = f"{space_file.stem}-{dataset.manifest.name}" if study is None else study
     space = settled_space(space, dataset)
     recorded = checked_storage(storage)
-    options = {"--data": [folder], "--study": [name], "--warm-start": warm_start, "--set": settings}
-    options |= {"--trials": [trials] if trials else [], "--storage": [recorded] if recorded != "journal" else []}
+    options: dict[str, Sequence[object]] = {
+        "--data": [folder],
+        "--study": [name],
+        "--trials": [trials] if trials else [],
+        "--storage": [recorded] if recorded != "journal" else [],
+        "--warm-start": warm_start,
+        "--set": settings,
+    }
     words = [str(word) for option, values in options.items() for value in values for word in (option, value)]
     asked = Asked(name, space, dataset, recorded, (str(space_file), *words))
     study_folder = home().studies / name
