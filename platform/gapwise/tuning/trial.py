@@ -132,9 +132,10 @@ def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -
     """
     now = _begun(assignment, job, line)
     while now is not None:
-        _free_memory()
         cut = job.spec if now.micro_batch is None else job.spec.model_copy(update={"micro_batch": now.micro_batch})
         now = _attempt(place, now, replace(job, spec=cut), line)
+        if now is not None:
+            _free_memory()
 
 
 def _begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
