@@ -396,7 +396,7 @@ def test_a_study_of_several_objectives_leaves_its_fronts_and_what_it_was_asked(
     several = {"clean": {"metric": "mae"}, "rank": {"metric": "corr"}}
     fields = SPACE.model_dump(exclude={"train": {"model"}}) | {"objectives": several, "pruner": {"name": "none"}}
     space = SearchSpec.model_validate(fields | {"constraints": {"parameters": {"max": 7}}})
-    run = StudyRun.begin(tracking, place, "several", space, dataset, resume=False)
+    run = StudyRun.begin(tracking, place, StudyName("several", None), space, dataset, resume=False)
     spread = {"clean": Spread(mean=1.0, sd=0.1), "rank": Spread(mean=0.5, sd=0.0)}
     member = FrontMember(trial="prlf-3", arm="prlf", values={"optimiser.lr": 0.1}, seeds=2, objectives=spread)
     run.log_front({"front": [member, member.model_copy(update={"trial": "prlf-9"})], "baseline_front": []})
