@@ -103,6 +103,13 @@ def test_a_snapshot_carries_the_queue_and_what_is_shipped_does_not(job: Job, tmp
     assert fit(job, Listener(), NoSink()).state == {}
 
 
+def test_of_several_workers_one_keeps_snapshots(tmp_path: Path) -> None:
+    spec = TrainSpec(checkpoint_every=1, checkpoint_steps=2)
+    asked = [Position(0, 2), Position(1, 0)]
+    assert [DirectorySink(tmp_path, spec).wants(one) for one in asked] == [True, True]
+    assert [DirectorySink(tmp_path, spec, rank=1).wants(one) for one in asked] == [False, False]
+
+
 def test_a_truncated_snapshot_is_one_clear_error(job: Job, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         fit(job, Listener(), DyingSink(tmp_path, job.spec, Position(1, 0)))

@@ -115,7 +115,7 @@ class _Silent:
 
 def _run_one(batch: Batch, run: Run, job: Job) -> None:
     folder = batch.place(run)
-    sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec)
+    sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec, job.rank)
     try:
         trained = fit(job, _Silent(), sink)
     except Diverged as error:

@@ -97,7 +97,7 @@ def train_worker(config: dict[str, Any]) -> None:
 
     folder = Path(config["folder"])
     job = worker.data_parallel(whole_job(config["spec"], *opened(config["data"])))
-    sink = DirectorySink(folder, job.spec)
+    sink = DirectorySink(folder, job.spec, job.rank)
     trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), sink)
     if job.rank == 0:
         kept = trained_model(job, trained, trained.kept.metrics)

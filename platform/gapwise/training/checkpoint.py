@@ -18,18 +18,22 @@ FORMAT_VERSION = 1
 
 
 class DirectorySink:
-    """Keeps the latest snapshot of one run in a folder, as often as its spec says."""
+    """Keeps the latest snapshot of one run in a folder, as often as its spec says; of several workers, rank 0 does."""
 
-    def __init__(self, folder: Path, spec: TrainSpec) -> None:
-        self._file = folder / "resume.safetensors"
+    def __init__(self, folder: Path, spec: TrainSpec, rank: int = 0) -> None:
+        self._file, self._rank = folder / "resume.safetensors", rank
         self._every_epochs, self._every_steps = spec.checkpoint_every, spec.checkpoint_steps
 
     def wants(self, position: Position) -> bool:
+        if self._rank > 0:
+            return False
         if position.batch > 0:
             return self._every_steps > 0 and position.batch % self._every_steps == 0
         return position.epoch > 0 and position.epoch % self._every_epochs == 0
 
     def save(self, snapshot: Snapshot) -> None:
+        if self._rank > 0:
+            return
         self._file.parent.mkdir(parents=True, exist_ok=True)
         header = {"format_version": FORMAT_VERSION, "progress": snapshot.progress}
         write_tensors(self._file, flatten(snapshot.tensors), header)

@@ -59,6 +59,8 @@ class Snapshot(NamedTuple):
 
 
 class CheckpointSink(Protocol):
+    """Asked by every worker; see to it that one of them writes."""
+
     def wants(self, position: Position) -> bool:
         """Whether a snapshot should be taken before `position` is computed."""
 

@@ -105,15 +105,14 @@ class PausingSink(DirectorySink):
     """Takes one more snapshot when the study is paused, and then leaves, with all workers at the same step."""
 
     def __init__(self, folder: Path, job: Job, reporter: StudyReporter) -> None:
-        super().__init__(folder, job.spec)
-        self._job, self._reporter = job, reporter
+        super().__init__(folder, job.spec, job.rank)
+        self._reporter = reporter
 
     def wants(self, position: Position) -> bool:
-        return self._reporter.paused or (self._job.rank == 0 and super().wants(position))
+        return self._reporter.paused or super().wants(position)
 
     def save(self, snapshot: Snapshot) -> None:
-        if self._job.rank == 0:
-            super().save(snapshot)
+        super().save(snapshot)
         if self._reporter.paused:
             raise Paused
 
