@@ -1,4 +1,4 @@
-"""A study with two objectives, a constraint and a history, on a real local cluster. Nothing is faked.
+"""A study with two objectives and a constraint, on a real local cluster. Nothing is faked.
 
 A killed driver is a journal cut in the middle of the search, without the checkpoints of what was running.
 """
@@ -27,14 +27,15 @@ class Quiet:
 
 
 def space(**changes: Any) -> SearchSpec:
-    width = {"role": "searched", "choices": [16, 32, 64]}
+    width = {"role": "searched", "choices": [64, 32, 16]}
+    small = {"model.width": {"role": "fixed", "value": 16}}
     fields: dict[str, Any] = {
         "question": "what is the best compromise?",
-        "trials": 5,
+        "trials": 3,
         "baseline_share": 0.2,
         "common": {"model.heads": 2, "model.depth": 1, "model.summary_tokens": 2},
         "train": {"epochs": 2, "patience": 0, "batch_size": 200, "objective": {"metric": "mae"}},
-        "arms": {"prlf": {"parameters": {"model.width": width}}, "late_fusion": {"parameters": {}}},
+        "arms": {"prlf": {"parameters": {"model.width": width}}, "late_fusion": {"parameters": small}},
         "objectives": {"clean": {"reduce": "rate", "rate": 0.0}, "rank": {"metric": "corr", "reduce": "worst"}},
         "constraints": {"parameters": {"max": 60_000}},
         "sampler": {"name": "tpe", "startup": 2},
@@ -61,8 +62,8 @@ def test_a_study_of_several_objectives_continues_after_its_driver_was_killed_as_
 ) -> None:
     asked = space()
     whole = study(asked, small, tmp_path / "whole")
-    assert whole.arms["prlf"].get("infeasible", 0) >= 1, "width 64 is too large"
-    assert {one.trial for one in whole.front} | {one.trial for one in whole.baseline_front}
+    assert whole.arms["prlf"].get("infeasible", 0) >= 1, "width 64, which comes first, is too large"
+    assert whole.front and [one.arm for one in whole.baseline_front] == ["late_fusion"]
     assert all(one.seeds == 2 and set(one.objectives) == {"clean", "rank"} for one in whole.front)
     widths = {model.trial: model.values.get("model.width") for model in whole.models}
     assert 64 not in widths.values()
