@@ -46,19 +46,24 @@ class Shelf(NamedTuple):
     """Before the names of Optuna's studies: a database may hold many."""
 
 
+class _Queue(optuna.Study):
+    """Looks for waiting trials where it is told that some wait: Optuna reads all trials for it, at every question."""
+
+    anything_waits = False
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        return super()._pop_waiting_trial_id() if self.anything_waits else None
+
+
 class ArmStudy:
     """Hands out the arm's assignments, judges its reports, records its endings. One writer at a time."""
 
     def __init__(self, space: SearchSpec, phase: Phase, arm: str, shelf: Shelf, *, retry_failed: bool) -> None:
         self._space, self._phase, self._arm, self._storage = space, phase, arm, shelf.storage
         self._distributions: dict[str, BaseDistribution] = distributions(space, arm)
-        self._study = optuna.create_study(
-            storage=shelf.storage,
-            study_name=f"{shelf.prefix}{phase}/{arm}",
-            pruner=optuna.pruners.NopPruner(),
-            sampler=self._sampler(0),
-            load_if_exists=True,
-        )
+        name = f"{shelf.prefix}{phase}/{arm}"
+        optuna.create_study(storage=shelf.storage, study_name=name, load_if_exists=True)
+        self._study = _Queue(name, shelf.storage, self._sampler(0), optuna.pruners.NopPruner())
         self._pruning = Pruning(space.pruner if phase == "search" else PrunerSpec(name="none"), space.train.epochs)
         self._live: dict[int, Trial] = {}
         self._answers: dict[str, int] = {}
@@ -152,6 +157,7 @@ class ArmStudy:
     def ask(self) -> Assignment:
         """The next configuration; what waits in the queue comes first."""
         self._study.sampler = self._sampler(self.asked)
+        self._study.anything_waits = self.waits
         trial = self._study.ask(self._distributions)
         self._live[trial.number] = trial
         frozen = self._trial(trial._trial_id)

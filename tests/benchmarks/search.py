@@ -1,0 +1,126 @@
+"""Epochs spent until a search has found the 99 % best, on a surrogate of recorded trials (`surrogate.py`).
+
+    python tests/benchmarks/search.py --out tests/benchmarks/results/search.json
+
+Searches run through gapwise's own samplers, pruner and record (`ArmStudy`, in memory), one trial at a time, the default
+configuration first; only training is simulated. What was settled before any search was run:
+
+- A configuration is worth the objective of the best epoch of its mean curve, without noise. The 99 % best is whatever
+  lies within 1 % of the distance from the best to the worst of 20,000 random configurations.
+- The incumbent is the complete trial with the lowest *observed* (noisy) objective, as a study's leader is.
+- A search has arrived when its incumbent is truly among the 99 % best, for the first time; its price is the epochs of
+  all trials until then, pruned ones included. One that does not arrive within `--budget` epochs is counted at the budget.
+"""
+
+import json
+import statistics
+import sys
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from measuring import arguments, publish
+from optuna.storages import InMemoryStorage
+from recording import ARM, space
+from surrogate import Surrogate, features, quality, true_values
+
+from gapwise.tuning.arm import ArmStudy, Shelf
+from gapwise.tuning.assignment import Assignment, Outcome
+
+_ASHA = {"name": "asha", "min_epochs": 3, "reduction": 3}
+_NONE = {"name": "none"}
+METHODS: dict[str, dict[str, Any]] = {
+    "random": {"sampler": {"name": "random"}, "pruner": _NONE},
+    "asha_random": {"sampler": {"name": "random"}, "pruner": _ASHA},
+    "tpe": {"sampler": {"name": "tpe"}, "pruner": _NONE},
+    "asha_tpe": {"sampler": {"name": "tpe"}, "pruner": _ASHA},
+    "gp": {"sampler": {"name": "gp"}, "pruner": _NONE},
+    "asha_gp": {"sampler": {"name": "gp"}, "pruner": _ASHA},
+}
+
+
+class Search:
+    """One search, until it arrives or its budget is spent."""
+
+    def __init__(self, surrogate: Surrogate, method: dict[str, Any], seed: int) -> None:
+        self._surrogate, self._noise = surrogate, np.random.default_rng((seed, 1))
+        asked = space(**method, trials=100_000, seed=seed)
+        self._arm = ArmStudy(asked, "search", ARM, Shelf(InMemoryStorage(), ""), retry_failed=False)
+        self._best = float("inf")
+        self.incumbent = float("inf")
+        """Its true value."""
+        self.trials = 0
+
+    @property
+    def epochs(self) -> int:
+        return self._arm.epochs
+
+    def step(self) -> None:
+        """One trial."""
+        assignment = self._arm.ask()
+        curve_E = self._surrogate.curves(features([assignment.values]))[0]
+        self._train(assignment, curve_E)
+        self.trials += 1
+
+    def _train(self, assignment: Assignment, curve_E: Any) -> None:
+        costs = self._surrogate.noisy(curve_E, self._noise).tolist()
+        told, stop = 0, False
+        while told < len(costs) and not stop:
+            told += 1
+            stop = self._arm.report(assignment.number, told, costs[told - 1], 0.0)
+        best = min(costs[:told])
+        state: Any = "pruned" if stop else "complete"
+        self._arm.finish(assignment.number, Outcome(state, best, costs.index(best) + 1, {}, 0.0))
+        if not stop and best < self._best:
+            self._best, self.incumbent = best, float(true_values(curve_E[None])[0])
+
+
+def price(surrogate: Surrogate, method: dict[str, Any], seed: int, budget: int) -> tuple[int, int]:
+    """Epochs and trials until it arrives."""
+    search = Search(surrogate, method, seed)
+    while search.incumbent > surrogate.target and search.epochs < budget:
+        search.step()
+    return min(search.epochs, budget), search.trials
+
+
+def measure(names: list[str], repetitions: int, budget: int) -> dict[str, Any]:
+    surrogate = Surrogate()
+    found: dict[str, Any] = {}
+    for name in names:
+        began = time.process_time()
+        prices = [price(surrogate, METHODS[name], seed, budget) for seed in range(repetitions)]
+        epochs, trials = zip(*prices, strict=True)
+        found[name] = {
+            "epochs": dict(zip(("lower_quartile", "median", "upper_quartile"), _quartiles(epochs), strict=True)),
+            "median_trials": statistics.median(trials),
+            "arrived": sum(one < budget for one in epochs),
+            "cpu_seconds_a_trial": (time.process_time() - began) / sum(trials),
+            "every": list(epochs),
+        }
+        print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
+    return {"surrogate": quality(), "repetitions": repetitions, "budget": budget, "methods": _against(found)}
+
+
+def _quartiles(values: Any) -> list[float]:
+    return [float(one) for one in np.quantile(values, [0.25, 0.5, 0.75])]
+
+
+def _against(found: dict[str, Any]) -> dict[str, Any]:
+    """Each median beside random's, where random is among them."""
+    if "random" not in found:
+        return found
+    base = found["random"]["epochs"]["median"]
+    return {name: {"of_random": one["epochs"]["median"] / base, **one} for name, one in found.items()}
+
+
+def main() -> None:
+    parser = arguments(__doc__, repetitions=24, budget=12_000)
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    chosen = parser.parse_args()
+    torch.set_num_threads(1)
+    publish(measure(chosen.methods, chosen.repetitions, chosen.budget), chosen.out)
+
+
+if __name__ == "__main__":
+    main()
