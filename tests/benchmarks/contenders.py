@@ -207,7 +207,8 @@ def syne_tune(race: Race) -> None:
     from syne_tune.optimizer.baselines import RandomSearch
 
     ranges = {
-        path.replace(".", "__"): (loguniform if log else uniform)(low, high) for path, (low, high, log) in RANGES.items()
+        path.replace(".", "__"): (loguniform if log else uniform)(low, high)
+        for path, (low, high, log) in RANGES.items()
     }
     fixed = {"race_trials": race.trials, "race_data": str(race.data), "race_folder": str(race.folder)}
     Tuner(

@@ -1,14 +1,16 @@
 """Trials an hour on two cores: gapwise against bare loops and against other ways to run a search, in turns.
 
     python tests/benchmarks/efficiency.py --out tests/benchmarks/results/efficiency.json
-    PEERS/bin/python tests/benchmarks/efficiency.py --contenders loop gapwise optuna optuna_2 tune tune_train syne_tune \\
-        --out tests/benchmarks/results/peers.json          # an environment that also has syne-tune
+    PEERS/bin/python tests/benchmarks/efficiency.py --contenders gapwise optuna optuna_2 tune tune_train syne_tune \\
+        --out tests/benchmarks/results/peers.json          # in an environment that also has syne-tune
 
 `contenders.py` says who they are and what they train: the same job, with the same allocator settings (those that
 gapwise gives its workers). A rate is taken in the steady state: trials between the end of the fourth one and the last
 end but one, over the time between. Every round runs every contender once, and is compared within itself: figures are
 medians over rounds with the smallest and the largest. `busy_elsewhere` is the share of the machine's processor time
-that others used meanwhile: where it is high, two processes suffer more than one.
+that others used meanwhile: where it is high, two processes suffer more than one. `loop_work_over_own` does not: it is
+the processor time of a trial in the bare loop over that of a trial here, with everything that orchestrates it; twice
+that is what two free cores would give.
 """
 
 import os
@@ -21,6 +23,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from contenders import CONTENDERS
 from measuring import arguments, publish
 
@@ -35,15 +38,47 @@ _WARM_UP = 4
 _RAY = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 """Ray starts its workers at niceness 15: on a machine that others use they would stand behind every bare loop."""
 _HERTZ = os.sysconf("SC_CLK_TCK")
+_LOOK_SECONDS = 0.25
+_MARK = "GAPWISE_BENCH_CONTENDER"
 
 
 class Run(NamedTuple):
     """One contender in one round."""
 
     trials_an_hour: float
+    cpu_seconds_a_trial: float
     first_trial_seconds: float
     wall_seconds: float
     busy_elsewhere: float
+
+
+class Meter:
+    """Processor seconds of a contender and all that it started, known by a variable that they inherit."""
+
+    def __init__(self, mark: str) -> None:
+        self._mark = f"{_MARK}={mark}".encode()
+        self._seconds: dict[str, float] = {}
+        self.times: list[float] = []
+        self.totals: list[float] = []
+
+    def look(self) -> None:
+        """What a process used until it was last seen counts, after its end too."""
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                self._look_at(entry)
+        self.times.append(time.time())
+        self.totals.append(sum(self._seconds.values()))
+
+    def _look_at(self, entry: Path) -> None:
+        try:
+            if self._mark in (entry / "environ").read_bytes().split(b"\0"):
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                self._seconds[entry.name] = (int(fields[11]) + int(fields[12])) / _HERTZ
+        except (FileNotFoundError, ProcessLookupError):
+            return
+
+    def at(self, moment: float) -> float:
+        return float(np.interp(moment, self.times, self.totals))
 
 
 def busy_seconds() -> float:
@@ -52,29 +87,26 @@ def busy_seconds() -> float:
     return (sum(fields) - fields[3] - fields[4]) / _HERTZ
 
 
-def own_seconds() -> float:
-    """Of this process's children that have ended."""
-    times = os.times()
-    return times.children_user + times.children_system
-
-
 def run(name: str, trials: int, data: Path, folder: Path) -> Run:
     folder.mkdir()
     command = [sys.executable, str(_HERE / "contenders.py"), name, "--trials", str(trials)]
     command += ["--data", str(data), "--folder", str(folder)]
-    threads = "2" if name == "loop_2threads" else "1"
-    quiet = {"OMP_NUM_THREADS": threads, "PYTHONPATH": _python_path(), **_RAY}
-    busy, own, began = busy_seconds(), own_seconds(), time.time()
+    own = {"OMP_NUM_THREADS": "2" if name == "loop_2threads" else "1", "PYTHONPATH": _python_path(), _MARK: str(folder)}
+    meter, busy, began = Meter(str(folder)), busy_seconds(), time.time()
     with (folder / "log.txt").open("w") as log:
-        done = subprocess.run(command, env={**os.environ, **_ALLOCATOR, **quiet}, stdout=log, stderr=log, check=False)
+        running = subprocess.Popen(command, env={**os.environ, **_ALLOCATOR, **_RAY, **own}, stdout=log, stderr=log)
+        while running.poll() is None:
+            meter.look()
+            time.sleep(_LOOK_SECONDS)
     wall = time.time() - began
-    if done.returncode:
+    if running.returncode:
         raise SystemExit(f"{name} failed:\n{(folder / 'log.txt').read_text()[-3000:]}")
-    elsewhere = (busy_seconds() - busy - own_seconds() + own) / (wall * (os.cpu_count() or 1))
+    elsewhere = (busy_seconds() - busy - meter.totals[-1]) / (wall * (os.cpu_count() or 1))
     ends = sorted(float(line) for line in (folder / "ends.txt").read_text().split())
     steady = ends[min(_WARM_UP, len(ends) - 3) - 1 : -1]
-    rate = 3600 * (len(steady) - 1) / (steady[-1] - steady[0])
-    return Run(rate, ends[0] - began, wall, elsewhere)
+    seconds, count = steady[-1] - steady[0], len(steady) - 1
+    cpu = (meter.at(steady[-1]) - meter.at(steady[0])) / count
+    return Run(3600 * count / seconds, cpu, ends[0] - began, wall, elsewhere)
 
 
 def _python_path() -> str:
@@ -101,8 +133,9 @@ def measure(names: list[str], rounds: int, trials: int) -> dict[str, Any]:
 
 def _figures(found: list[Run], alone: list[Run]) -> dict[str, Any]:
     against = [one.trials_an_hour / other.trials_an_hour for one, other in zip(found, alone, strict=True)]
+    work = [other.cpu_seconds_a_trial / one.cpu_seconds_a_trial for one, other in zip(found, alone, strict=True)]
     figures: dict[str, Any] = {name: _spread([getattr(one, name) for one in found]) for name in Run._fields}
-    return {"against_loop": _spread(against), **figures}
+    return {"against_loop": _spread(against), "loop_work_over_own": _spread(work), **figures}
 
 
 def _spread(values: list[float]) -> dict[str, float]:

@@ -61,7 +61,7 @@ class Trial:
         stop = self._book.report(self._assignment, self._epoch, cost, body) == "stop"
         if not stop and self._epoch < self._epochs:
             return True
-        metrics = {metric: curve for metric in ("mae", "corr", "acc2_non0", "f1_non0")}
+        metrics = dict.fromkeys(("mae", "corr", "acc2_non0", "f1_non0"), curve)
         state: Any = "pruned" if stop else "complete"
         self._book.finish(self._assignment, Outcome(state, cost, self._epoch, metrics, 0.5 * self._epoch))
         return False

@@ -5,7 +5,8 @@
 The space is `search_spaces/prlf.yaml` (12 parameters), narrow models, 20 epochs, no early stopping, the synthetic
 `small` data, one thread. The default configuration comes first, the others are drawn by gapwise's own random sampler.
 Every sixth trial repeats an earlier configuration with another seed: what differs between the two is noise. The file is
-written after every trial, so a recording that is ended early is a shorter one. `surrogate.py` reads it.
+written after every trial, so a recording that is ended early is a shorter one; `--skip` records a later part, whose
+trials may be appended by hand. `surrogate.py` reads it.
 """
 
 import json
@@ -74,10 +75,10 @@ def assignments(count: int) -> list[Assignment]:
     return listed
 
 
-def record(count: int, data: Path, out: Path) -> None:
+def record(count: int, skip: int, data: Path, out: Path) -> None:
     place = Place(space(), str(data), str(data))
     found: list[dict[str, Any]] = []
-    for assignment in assignments(count):
+    for assignment in assignments(count)[skip:]:
         heard = Curves()
         fit(job_of(place, assignment), heard, NoSink())
         found.append(
@@ -85,7 +86,7 @@ def record(count: int, data: Path, out: Path) -> None:
             | {"costs": heard.costs, "curves": heard.curves}
         )
         _write(found, out)
-        print(f"{len(found)} of {count}: {min(heard.costs):.4f}", file=sys.stderr, flush=True)
+        print(f"{len(found)} of {count - skip}: {min(heard.costs):.4f}", file=sys.stderr, flush=True)
 
 
 def _write(trials: list[dict[str, Any]], out: Path) -> None:
@@ -97,11 +98,11 @@ def _write(trials: list[dict[str, Any]], out: Path) -> None:
 
 
 def main() -> None:
-    chosen = arguments(__doc__, trials=216).parse_args()
+    chosen = arguments(__doc__, trials=216, skip=0).parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="gapwise-bench-") as temporary:
         synthesise("small", Path(temporary) / "small", 0)
-        record(chosen.trials, Path(temporary) / "small", chosen.out or RECORDED)
+        record(chosen.trials, chosen.skip, Path(temporary) / "small", chosen.out or RECORDED)
 
 
 if __name__ == "__main__":
