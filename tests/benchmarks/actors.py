@@ -45,7 +45,7 @@ def book_cpu_seconds() -> float:
             if book and mark in (entry / "environ").read_bytes().split(b"\0"):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 return (int(fields[11]) + int(fields[12])) / _HERTZ
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:
             continue
     raise SystemExit("no book is running")
 

@@ -74,7 +74,7 @@ class Meter:
             if self._mark in (entry / "environ").read_bytes().split(b"\0"):
                 fields = (entry / "stat").read_text().rpartition(")")[2].split()
                 self._seconds[entry.name] = (int(fields[11]) + int(fields[12])) / _HERTZ
-        except (FileNotFoundError, ProcessLookupError):
+        except OSError:
             return
 
     def at(self, moment: float) -> float:

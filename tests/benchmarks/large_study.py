@@ -129,9 +129,9 @@ def measure(sampler: dict[str, Any], trials: int, block: int) -> dict[str, Any]:
         journal = Path(temporary) / "journal.log"
         before = resident_megabytes()
         blocks = run(asked, journal, block)
-        began = time.perf_counter()
+        began = time.process_time()
         StudyBook(asked, journal)
-        opening = time.perf_counter() - began
+        opening = time.process_time() - began
     cost = [one["cpu_milliseconds_a_trial"] for one in blocks]
     return {
         "sampler": sampler,
@@ -140,7 +140,7 @@ def measure(sampler: dict[str, Any], trials: int, block: int) -> dict[str, Any]:
         "blocks": blocks,
         "last_over_first": cost[-1] / cost[0],
         "last_over_second": cost[-1] / cost[1],
-        "seconds_to_open_again": opening,
+        "cpu_seconds_to_open_again": opening,
     }
 
 
