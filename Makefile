@@ -57,11 +57,17 @@ check: setup  ## format, lint, types, layers
 test: setup  ## all tests, those that start Ray included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-bench: setup  ## orchestration, training steps, reliability, evaluation: ratios in one run; tests/benchmarks/results/*.json
+bench: setup  ## orchestration, training, evaluation, studies: ratios in one run (hours); tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
 	$(BIN)/python tests/benchmarks/steps.py --out tests/benchmarks/results/steps.json
 	$(BIN)/python tests/benchmarks/reliability.py --out tests/benchmarks/results/reliability.json
 	$(BIN)/python tests/benchmarks/evaluation.py --out tests/benchmarks/results/evaluation.json
+	$(BIN)/python tests/benchmarks/efficiency.py --out tests/benchmarks/results/efficiency.json
+	$(BIN)/python tests/benchmarks/actors.py --out tests/benchmarks/results/actors.json
+	$(BIN)/python tests/benchmarks/large_study.py --sampler random --out tests/benchmarks/results/large_study_random.json
+	$(BIN)/python tests/benchmarks/large_study.py --sampler tpe --trials 3000 --out tests/benchmarks/results/large_study_tpe.json
+	$(BIN)/python tests/benchmarks/search.py --out tests/benchmarks/results/search.json
+	$(BIN)/python tests/benchmarks/history.py --out tests/benchmarks/results/history.json
 
 format: setup  ## write the formatter's and linter's fixes
 	$(BIN)/ruff format

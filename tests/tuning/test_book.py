@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.storages import JournalStorage
+from optuna.trial import TrialState
 
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import Repeat
@@ -83,6 +85,21 @@ def test_trials_may_grow_and_the_old_ones_are_kept(make_space: MakeSpace, journa
     more = search(book)
     assert [one.number for one in more if one.arm == "prlf"] == [2, 3]
     assert len(told(book)) == len(before) + len(more) == 6
+
+
+def test_a_question_looks_for_waiting_trials_only_where_some_wait(
+    make_space: MakeSpace, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[tuple[Any, ...]] = []
+    all_trials = JournalStorage.get_all_trials
+
+    def counted(self: JournalStorage, study_id: int, deepcopy: bool = True, states: Any = None) -> Any:
+        looked.extend([states] if states == (TrialState.WAITING,) else [])
+        return all_trials(self, study_id, deepcopy=deepcopy, states=states)
+
+    monkeypatch.setattr(JournalStorage, "get_all_trials", counted)
+    search(StudyBook(make_space(), journal))
+    assert len(looked) == 2  # the default configuration of each arm
 
 
 def noted(journal: Path) -> list[Event]:

@@ -1,10 +1,14 @@
 """Optuna's samplers behind one function: what each suggests in a small space, on an in-memory Optuna study."""
 
+from collections.abc import Callable
 from typing import Any
 
 import optuna
 import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.search_space import intersection
+from optuna.trial import TrialState
 
 from gapwise.errors import SpecError
 from gapwise.spec.search import SamplerSpec
@@ -44,6 +48,37 @@ def test_every_sampler_stays_in_the_space_and_repeats_itself_for_the_same_seed(n
 def test_those_that_learn_come_nearer_than_they_began(name: str) -> None:
     distances = [abs(values["dropout"] - 0.2) for values in asked(40, name=name, startup=8)]
     assert sum(distances[-10:]) < 0.6 * sum(distances[:10])
+
+
+def half_told(count: int, sampler_of: Callable[[int], BaseSampler]) -> list[dict[str, Any]]:
+    """Answers where trials also fail, are pruned or go on running."""
+    study = optuna.create_study()
+    values = []
+    for number in range(count):
+        study.sampler = sampler_of(number)
+        trial = study.ask(SPACE)
+        values.append(dict(trial.params))
+        trial.report(trial.params["dropout"], 1)
+        ending = (TrialState.FAIL, TrialState.PRUNED, TrialState.COMPLETE, TrialState.RUNNING)[number % 4]
+        if ending is not TrialState.RUNNING:
+            study.tell(trial, trial.params["dropout"] if ending is TrialState.COMPLETE else None, state=ending)
+    return values
+
+
+def test_tpe_suggests_what_optuna_s_own_would_without_reading_the_space_from_every_trial(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def own(number: int) -> BaseSampler:
+        seed = Question(0, "prlf", number).seed
+        return TPESampler(seed=seed, n_startup_trials=5, multivariate=True, constant_liar=True)
+
+    def forbidden(*_: Any) -> None:
+        raise AssertionError("reads every trial")
+
+    expected = half_told(40, own)
+    monkeypatch.setattr(intersection, "_calculate", forbidden)
+    spec = SamplerSpec(startup=5)
+    assert half_told(40, lambda number: build_sampler(spec, Question(0, "prlf", number), SPACE)) == expected
 
 
 def test_a_grid_visits_every_combination_once() -> None:

@@ -181,6 +181,7 @@ class ArmStudy:
     def ask(self) -> Assignment:
         """The next configuration; what waits in the queue comes first."""
         self._study.sampler = self._sampler(self.asked)
+        self._study.anything_waits = self.waits
         trial = self._study.ask(self._distributions)
         self._live[trial.number] = trial
         frozen = self._trial(trial._trial_id)

@@ -16,6 +16,9 @@ from optuna.trial import FrozenTrial, TrialState
 class SampledStudy(optuna.Study):
     """Made in the storage where it is not there yet."""
 
+    anything_waits = False
+    """Told before each question: Optuna reads all trials to find out."""
+
     def __init__(
         self,
         name: str,
@@ -35,6 +38,9 @@ class SampledStudy(optuna.Study):
     @property
     def direction(self) -> StudyDirection:
         return StudyDirection.MINIMIZE
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        return super()._pop_waiting_trial_id() if self.anything_waits else None
 
     def get_trials(self, deepcopy: bool = True, states: Container[TrialState] | None = None) -> list[FrozenTrial]:
         """The study's own."""

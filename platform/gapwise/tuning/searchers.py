@@ -32,6 +32,10 @@ from gapwise.spec.search import SamplerSpec
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+_TELLING = (TrialState.COMPLETE, TrialState.PRUNED)
+"""Endings that a Parzen estimator learns from."""
+
+
 class Question(NamedTuple):
     """Which suggestion is asked for."""
 
@@ -77,7 +81,8 @@ def _build(spec: SamplerSpec, question: Question, space: Mapping[str, BaseDistri
             return _Grid({path: grid_values(one, spec.points) for path, one in space.items()}, seed=question.arm_seed)
         case "qmc":
             return _Sobol(question, space)
-    return TPESampler(
+    return _Parzen(
+        space,
         seed=question.seed,
         n_startup_trials=spec.startup,
         multivariate=spec.multivariate,
@@ -96,6 +101,20 @@ def _cmaes(spec: SamplerSpec, question: Question) -> BaseSampler:
         )
     except ImportError as error:
         raise SpecError("needs the package cmaes: pip install 'gapwise[cmaes]'", where="sampler.name: cmaes") from error
+
+
+class _Parzen(TPESampler):
+    """Is told the space, which Optuna would read from every trial on record at every question: half of its time."""
+
+    def __init__(self, space: Mapping[str, BaseDistribution], **options: Any) -> None:
+        super().__init__(**options)
+        self._whole = dict(sorted(space.items()))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        if self._group or not self._multivariate:
+            return super().infer_relative_search_space(study, trial)
+        on_record = study._get_trials(deepcopy=False, use_cache=True)
+        return self._whole if any(one.state in _TELLING for one in on_record) else {}
 
 
 class _GaussianProcess(GPSampler):
