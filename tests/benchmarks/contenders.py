@@ -200,7 +200,9 @@ def _tune(race: Race, trainable: Callable[[dict[str, Any]], None], *, cpus: floa
 
 
 def syne_tune(race: Race) -> None:
+    script = str(Path(__file__).resolve())
     os.environ["SYNETUNE_FOLDER"] = str(race.folder / "syne")
+    os.chdir(race.folder)  # it leaves a file where it runs
     from syne_tune import StoppingCriterion, Tuner
     from syne_tune.backend import LocalBackend
     from syne_tune.config_space import loguniform, uniform
@@ -212,7 +214,7 @@ def syne_tune(race: Race) -> None:
     }
     fixed = {"race_trials": race.trials, "race_data": str(race.data), "race_folder": str(race.folder)}
     Tuner(
-        trial_backend=LocalBackend(entry_point=__file__, pass_args_as_json=False),
+        trial_backend=LocalBackend(entry_point=script, pass_args_as_json=False),
         scheduler=RandomSearch(ranges | fixed, metrics=["cost"], random_seed=0),
         stop_criterion=StoppingCriterion(max_num_trials_completed=race.trials),
         n_workers=CONCURRENCY,

@@ -104,7 +104,7 @@ def _cmaes(spec: SamplerSpec, question: Question) -> BaseSampler:
 
 
 class _Parzen(TPESampler):
-    """Is told the space, which Optuna would read from every trial on record at every question: half of its time."""
+    """Is told the space, which Optuna would read from every trial on record at every question: a third of its time."""
 
     def __init__(self, space: Mapping[str, BaseDistribution], **options: Any) -> None:
         super().__init__(**options)
