@@ -74,20 +74,18 @@ def space(trials: int) -> Any:
     return validate(SearchSpec, mapping, where="benchmark")
 
 
-class Deaf:
-    def report(self, epoch: Any) -> bool:
-        return False
-
-
 def train(values: dict[str, Any], race: Race) -> float:
     """One trial, and its line in the file."""
     from gapwise.training.checkpoint import NoSink
+    from gapwise.training.decision import NoReporter
     from gapwise.training.loop import fit
     from gapwise.tuning.assignment import Assignment
     from gapwise.tuning.trial import Place, job_of
 
     assignment = Assignment("search", "prlf", 0, values, 0, 0)
-    trained = fit(job_of(Place(space(race.trials), str(race.data), str(race.folder)), assignment), Deaf(), NoSink())
+    trained = fit(
+        job_of(Place(space(race.trials), str(race.data), str(race.folder)), assignment), NoReporter(), NoSink()
+    )
     note(race, time.time())
     return trained.kept.cost
 

@@ -22,8 +22,8 @@ from measuring import arguments, publish
 from gapwise.data.store import opened
 from gapwise.spec.train import TrainSpec
 from gapwise.testing.memory import memory, memory_of_files
-from gapwise.testing.runs import Deaf
 from gapwise.training.checkpoint import NoSink
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 
@@ -41,7 +41,7 @@ def trial(data: str, together: Barrier, answers: "Queue[dict[str, int]]") -> Non
     torch.set_num_threads(1)
     empty = memory()["Anonymous"]
     job = whole_job(SPEC, *opened(data))
-    fit(job, Deaf(), NoSink())
+    fit(job, NoReporter(), NoSink())
     together.wait()
     whole, files = memory(), memory_of_files(".arrow")
     answers.put(

@@ -35,8 +35,8 @@ from gapwise.evaluation.objective import as_cost
 from gapwise.spec.loader import read_mapping, validate
 from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import NoSink
+from gapwise.training.decision import NoReporter
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Assignment
 from gapwise.tuning.events import read_events
@@ -57,11 +57,6 @@ class Ends:
         return [later - earlier for earlier, later in zip(self.times, self.times[1:], strict=False)]
 
 
-class Deaf:
-    def report(self, epoch: EpochReport) -> bool:
-        return False
-
-
 def space(executor: str, trials: int) -> SearchSpec:
     mapping = read_mapping(ROOT / "search_spaces" / "smoke.yaml")
     mapping |= {"executor": executor, "trials": trials, "baseline_share": 1.0, "sampler": {"name": "random"}}
@@ -80,7 +75,7 @@ def plain(data: Path, trials: int, folder: Path) -> tuple[Ends, float]:
     for number in range(trials):
         trial = study.ask(distributions(asked, "late_fusion"))
         assignment = Assignment("search", "late_fusion", number, dict(trial.params), 0, number)
-        trained = fit(job_of(place, assignment), Deaf(), NoSink())
+        trained = fit(job_of(place, assignment), NoReporter(), NoSink())
         study.tell(trial, as_cost("mae", trained.kept.cost))
         ends.times.append(time.perf_counter())
     return ends, ends.times[0] - started

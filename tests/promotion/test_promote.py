@@ -27,19 +27,14 @@ from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.locate import locate
 from gapwise.tracking.runs import start_run
 from gapwise.training.checkpoint import NoSink, trained_model
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import Job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
 
 RATES = ("0.0", "0.3")
 Curve = dict[str, float]
 MakeResult = Callable[..., StudyResult]
-
-
-class Deaf:
-    def report(self, epoch: EpochReport) -> bool:
-        return False
 
 
 def job(small: Path, arm: str) -> Job:
@@ -62,7 +57,7 @@ def folder(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("study")
     for arm in ("prlf", "late_fusion"):
         one = job(small, arm)
-        trained = fit(one, Deaf(), NoSink())
+        trained = fit(one, NoReporter(), NoSink())
         save_model(made / "refit" / f"{arm}-0" / "seed-1", trained_model(one, trained, trained.kept.metrics))
     return made
 

@@ -32,9 +32,9 @@ from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.runs import start_run
 from gapwise.training.checkpoint import NoSink, trained_model
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
 
 pytestmark = pytest.mark.slow
 
@@ -54,11 +54,6 @@ print(json.dumps(answers))
 """
 
 
-class Deaf:
-    def report(self, epoch: EpochReport) -> bool:
-        return False
-
-
 class Registered(NamedTuple):
     tracking: Tracking
     model: ModelFolder
@@ -72,7 +67,7 @@ def registered(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Registe
     model = {"name": "promise", "width": 8, "heads": 2, "depth": 1, "summary_tokens": 1}
     fields = {"model": model, "protocol": {"rates": [0.0, 0.3, 0.9]}, "epochs": 1, "batch_size": 400}
     job = whole_job(TrainSpec.model_validate(fields), dataset, statistics(dataset.train))
-    trained = fit(job, Deaf(), NoSink())
+    trained = fit(job, NoReporter(), NoSink())
     folder = tmp_path_factory.mktemp("refit") / "model"
     save_model(folder, trained_model(job, trained, trained.kept.metrics))
     home = Home(tmp_path_factory.mktemp("home"))

@@ -15,11 +15,12 @@ from torch import nn
 from gapwise.data.store import open_dataset, statistics
 from gapwise.errors import CheckpointError
 from gapwise.spec.train import TrainSpec
+from gapwise.testing.runs import DyingSink, Interrupted
 from gapwise.training.checkpoint import DirectorySink, NoSink
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.optimiser import FINAL_SHARE, learning_rate
-from gapwise.training.protocols import EpochReport, Position, Snapshot
+from gapwise.training.protocols import EpochReport, Position
 
 MODELS = ["late_fusion", "promise", "prlf"]
 
@@ -32,25 +33,6 @@ class Listener:
     def report(self, epoch: EpochReport) -> bool:
         self.heard.append(epoch)
         return epoch.epoch == self._stop_at
-
-
-class Interrupted(Exception):
-    pass
-
-
-class DyingSink(DirectorySink):
-    """Saves at one position and dies right after, as a killed worker would."""
-
-    def __init__(self, folder: Path, spec: TrainSpec, die_at: Position) -> None:
-        super().__init__(folder, spec)
-        self._die_at = die_at
-
-    def wants(self, position: Position) -> bool:
-        return position == self._die_at
-
-    def save(self, snapshot: Snapshot) -> None:
-        super().save(snapshot)
-        raise Interrupted
 
 
 def spec_of(model: str, **changes: object) -> TrainSpec:

@@ -14,12 +14,13 @@ from gapwise.data.store import open_dataset
 from gapwise.models.catalogue import MODELS
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.train import TrainSpec
-from gapwise.testing.runs import Deaf, job_on, tiny_spec, trained_on
+from gapwise.testing.runs import DyingSink, Interrupted, job_on, tiny_spec, trained_on
 from gapwise.training.checkpoint import DirectorySink, NoSink
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import Trained
 from gapwise.training.loop import fit
 from gapwise.training.parts import in_parts, smaller
-from gapwise.training.protocols import Position, Snapshot
+from gapwise.training.protocols import Position
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
@@ -81,26 +82,13 @@ def test_a_run_in_parts_is_the_run_of_whole_batches_just_where_the_loss_is_separ
     assert same == MODELS[model].separable
 
 
-class Interrupted(Exception):
-    pass
-
-
-class DyingSink(DirectorySink):
-    def wants(self, position: Position) -> bool:
-        return position == Position(1, 2)
-
-    def save(self, snapshot: Snapshot) -> None:
-        super().save(snapshot)
-        raise Interrupted
-
-
 @pytest.mark.parametrize("model", MODELS)
 def test_a_run_in_parts_that_was_killed_goes_on_to_the_same_weights(small: Path, model: str, tmp_path: Path) -> None:
     job = job_on(open_dataset(small), tiny_spec(model, batch_size=100, micro_batch=30, protocol={"rates": [0.0, 0.5]}))
-    whole = fit(job, Deaf(), NoSink())
+    whole = fit(job, NoReporter(), NoSink())
     with pytest.raises(Interrupted):
-        fit(job, Deaf(), DyingSink(tmp_path, job.spec))
-    assert largest_difference(fit(job, Deaf(), DirectorySink(tmp_path, job.spec)), whole) == 0.0
+        fit(job, NoReporter(), DyingSink(tmp_path, job.spec, Position(1, 2)))
+    assert largest_difference(fit(job, NoReporter(), DirectorySink(tmp_path, job.spec)), whole) == 0.0
 
 
 def test_no_pass_is_larger_than_the_micro_batch_in_validation_neither(small: Path) -> None:
@@ -111,5 +99,5 @@ def test_no_pass_is_larger_than_the_micro_batch_in_validation_neither(small: Pat
         model.encoders.register_forward_pre_hook(lambda _, views: sizes.append(views[0].size))
         return model
 
-    fit(replace(job, wrap=watch), Deaf(), NoSink())
+    fit(replace(job, wrap=watch), NoReporter(), NoSink())
     assert max(sizes) == 7

@@ -12,15 +12,9 @@ from gapwise.errors import CheckpointError
 from gapwise.models.saved import DESCRIPTION, WEIGHTS, load_model_folder, rebuild, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import NoSink, trained_model
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
-
-
-class Deaf:
-    def report(self, epoch: EpochReport) -> bool:
-        return False
-
 
 REDUCED = {"name": "prlf", "encoder": "statistics", "components": 3, "readout": "experts"}
 """Rests on directions and label values that were found in the training data."""
@@ -36,7 +30,7 @@ def saved(request: pytest.FixtureRequest, small: Path, tmp_path_factory: pytest.
     model = {**request.param, "width": 16, "heads": 2, "depth": 1, "summary_tokens": 2}
     spec = TrainSpec.model_validate({"model": model, "protocol": {"rates": [0.0]}, "epochs": 1, "batch_size": 200})
     job = whole_job(spec, dataset, statistics(dataset.train))
-    trained = fit(job, Deaf(), NoSink())
+    trained = fit(job, NoReporter(), NoSink())
     folder = tmp_path_factory.mktemp("saved") / "model"
     save_model(folder, trained_model(job, trained, trained.kept.metrics))
     return folder, trained

@@ -18,35 +18,17 @@ from gapwise.models.saved import DESCRIPTION, WEIGHTS, load_model_folder, read_t
 from gapwise.promotion.judge import judge
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.train import TrainSpec
+from gapwise.testing.runs import DyingSink, Interrupted
 from gapwise.testing.texts import spoken, tiny_encoder
 from gapwise.training.checkpoint import DirectorySink, NoSink, trained_model
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.optimiser import build_optimiser, set_learning_rate
-from gapwise.training.protocols import EpochReport, Position, Snapshot
+from gapwise.training.protocols import Position
 
 MODELS = ("late_fusion", "promise", "prlf")
 MODES = ("frozen", "prompted", "finetuned")
-
-
-class Deaf:
-    def report(self, epoch: EpochReport) -> bool:
-        return False
-
-
-class Interrupted(Exception):
-    pass
-
-
-class DyingSink(DirectorySink):
-    """Saves in the middle of the second epoch and dies right after."""
-
-    def wants(self, position: Position) -> bool:
-        return position == Position(1, 2)
-
-    def save(self, snapshot: Snapshot) -> None:
-        super().save(snapshot)
-        raise Interrupted
 
 
 @pytest.fixture
@@ -89,11 +71,11 @@ def weights(trained: Trained) -> list[torch.Tensor]:
 def test_a_run_killed_in_the_middle_of_an_epoch_continues_to_the_same_weights(dataset, encoder, tmp_path, model, mode):
     job = job_of(dataset, encoder, model, mode)
     before = torch.random.get_rng_state()
-    whole = fit(job, Deaf(), NoSink())
+    whole = fit(job, NoReporter(), NoSink())
     with pytest.raises(Interrupted):
-        fit(job, Deaf(), DyingSink(tmp_path / "run", job.spec))
+        fit(job, NoReporter(), DyingSink(tmp_path / "run", job.spec, Position(1, 2)))
 
-    resumed = fit(job, Deaf(), DirectorySink(tmp_path / "run", job.spec))
+    resumed = fit(job, NoReporter(), DirectorySink(tmp_path / "run", job.spec))
 
     assert [one.cost for one in resumed.history] == [one.cost for one in whole.history]
     for ours, theirs in zip(weights(resumed), weights(whole), strict=True):
@@ -125,7 +107,7 @@ class TestOptimiser:
         for mode in MODES:
             job = job_of(dataset, encoder, "late_fusion", mode, epochs=1)
             fresh = build_model(job.spec.model, job.shape, job.statistics, job.spec.seed)
-            trained = fit(job, Deaf(), NoSink()).model
+            trained = fit(job, NoReporter(), NoSink()).model
             changed[mode] = [
                 not torch.equal(*pair) for pair in zip(_pretrained(fresh), _pretrained(trained), strict=True)
             ]
@@ -144,7 +126,7 @@ def _pretrained(model: torch.nn.Module) -> list[torch.Tensor]:
 class TestFolders:
     def saved(self, dataset: Dataset, encoder: Path, model: str, mode: str, folder: Path) -> Trained:
         job = job_of(dataset, encoder, model, mode, epochs=1)
-        trained = fit(job, Deaf(), NoSink())
+        trained = fit(job, NoReporter(), NoSink())
         save_model(folder, trained_model(job, trained, trained.kept.metrics))
         return trained
 

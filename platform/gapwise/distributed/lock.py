@@ -13,7 +13,7 @@ from typing import IO
 from gapwise.errors import StudyError
 
 LOCK_FILE = "driver.lock"
-_ASKS, _SECONDS_BETWEEN = 5, 0.05
+_PATIENCE_SECONDS, _SECONDS_BETWEEN = 0.2, 0.05
 
 
 class DriverLock:
@@ -26,7 +26,7 @@ class DriverLock:
     def __enter__(self) -> "DriverLock":
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("a+")
-        if not _taken(self._file):
+        if not taken(self._file, _PATIENCE_SECONDS):
             owner = _owner(self._file)
             self._file.close()
             raise StudyError(f"another driver is running this: {owner}", where=str(self._path.parent))
@@ -56,8 +56,9 @@ def driver_of(folder: Path) -> str | None:
     return None
 
 
-def _taken(file: IO[str]) -> bool:
-    for ask in range(_ASKS):
+def taken(file: IO[str], seconds: float) -> bool:
+    """Whether this process got hold of a file's lock within so long; held until the file is closed."""
+    for ask in range(1 + round(seconds / _SECONDS_BETWEEN)):
         if ask:
             time.sleep(_SECONDS_BETWEEN)
         try:

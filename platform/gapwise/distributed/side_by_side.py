@@ -17,9 +17,9 @@ from gapwise.errors import CheckpointError
 from gapwise.models.saved import load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import Diverged, Job, whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
 
 
@@ -105,19 +105,11 @@ def _worker(config: dict[str, Any]) -> None:
     worker.tell_driver({"done": len(runs)})
 
 
-class _Silent:
-    """Such a run is not judged while it runs."""
-
-    def report(self, epoch: EpochReport) -> bool:
-        del epoch
-        return False
-
-
 def _run_one(batch: Batch, run: Run, job: Job) -> None:
     folder = batch.place(run)
     sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec, job.rank)
     try:
-        trained = fit(job, _Silent(), sink)
+        trained = fit(job, NoReporter(), sink)
     except Diverged as error:
         if job.rank == 0:
             batch.note_failure(run, str(error))

@@ -1,22 +1,36 @@
 """A whole run in this process, without Ray: dataset and spec in, trained model out."""
 
+from pathlib import Path
+
 from gapwise.data.store import Dataset, statistics
 from gapwise.spec.train import TrainSpec
-from gapwise.training.checkpoint import NoSink
+from gapwise.training.checkpoint import DirectorySink, NoSink
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import Job, Trained, whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
+from gapwise.training.protocols import Position, Snapshot
 
 TINY = {"width": 16, "heads": 2, "depth": 1, "summary_tokens": 2}
 """A model of milliseconds a step."""
 
 
-class Deaf:
-    """A reporter that never stops a run."""
+class Interrupted(Exception):
+    """What a `DyingSink` raises."""
 
-    def report(self, epoch: EpochReport) -> bool:
-        del epoch
-        return False
+
+class DyingSink(DirectorySink):
+    """Saves before one position and dies right after, as a killed worker would."""
+
+    def __init__(self, folder: Path, spec: TrainSpec, last: Position) -> None:
+        super().__init__(folder, spec)
+        self._last = last
+
+    def wants(self, position: Position) -> bool:
+        return position == self._last
+
+    def save(self, snapshot: Snapshot) -> None:
+        super().save(snapshot)
+        raise Interrupted
 
 
 def tiny_spec(model: str, **changes: object) -> TrainSpec:
@@ -31,4 +45,4 @@ def job_on(dataset: Dataset, spec: TrainSpec) -> Job:
 
 def trained_on(dataset: Dataset, spec: TrainSpec) -> tuple[Job, Trained]:
     job = job_on(dataset, spec)
-    return job, fit(job, Deaf(), NoSink())
+    return job, fit(job, NoReporter(), NoSink())

@@ -19,6 +19,14 @@ def agreed(job: Job, flag: bool) -> bool:
     return bool(told(job, int(flag)))
 
 
+class NoReporter:
+    """Hears of every epoch and never stops a run."""
+
+    def report(self, epoch: EpochReport) -> bool:
+        del epoch
+        return False
+
+
 class SharedDecision:
     """A reporter for every worker of a job, around the one that rank 0 talks to."""
 

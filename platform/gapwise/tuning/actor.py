@@ -1,7 +1,5 @@
 """The study's book as a Ray actor, and the line by which workers reach it by name."""
 
-import fcntl
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +7,7 @@ from typing import IO, Any, NamedTuple
 
 import ray
 
+from gapwise.distributed.lock import taken
 from gapwise.errors import StudyError
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict
@@ -71,15 +70,9 @@ class BookActor(StudyBook):
 def _lock(file: Path) -> IO[str]:
     """Held by this process for as long as it lives. Raises StudyError where another one does not let go."""
     opened = file.open("a")
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return opened
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                raise StudyError("the book of an earlier driver is still open", where=str(file)) from error
-            time.sleep(0.1)
+    if not taken(opened, _PATIENCE_SECONDS):
+        raise StudyError("the book of an earlier driver is still open", where=str(file))
+    return opened
 
 
 @contextmanager

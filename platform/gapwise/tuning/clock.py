@@ -2,13 +2,13 @@
 
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gapwise.distributed.progress import every
+from gapwise.tuning.files import write_whole
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +49,4 @@ class SearchClock:
             self._save()
 
     def _save(self) -> None:
-        temporary = self._file.with_name(f".{CLOCK_FILE}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"search_seconds": self.seconds}))
-        temporary.replace(self._file)
+        write_whole(self._file, json.dumps({"search_seconds": self.seconds}))

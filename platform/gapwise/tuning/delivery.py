@@ -8,7 +8,6 @@ then is left alone: one line says what waits, and the same command with --resume
 
 import json
 import logging
-import os
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from gapwise.tracking.client import TrackingDown, TrackingRefused
 from gapwise.tuning.events import Event, count_events, read_events
+from gapwise.tuning.files import write_whole
 
 _log = logging.getLogger(__name__)
 _EVENTS_AT_ONCE = 100
@@ -65,9 +65,7 @@ class Bookmark:
         return int(position) if kept == self._head else 0
 
     def move(self, position: int) -> None:
-        temporary = self._file.with_name(f".{self._file.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(self._head | {"position": position}))
-        temporary.replace(self._file)
+        write_whole(self._file, json.dumps(self._head | {"position": position}))
         self.position = position
 
 

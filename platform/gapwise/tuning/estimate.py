@@ -13,13 +13,12 @@ from gapwise.distributed.placement import Needs, Node, Resources, most_at_once, 
 from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
 from gapwise.spec.search import SearchSpec
-from gapwise.spec.train import TrainSpec
 from gapwise.training.footprint import footprint
 from gapwise.training.job import whole_job
 from gapwise.tuning.executor import needs_of
 from gapwise.tuning.opening import settled_space
 from gapwise.tuning.reading import study_folder
-from gapwise.tuning.space import check_space, default_values, describe, trial_spec
+from gapwise.tuning.space import check_space, default_spec, describe
 from gapwise.tuning.warm_start import take_over
 
 _PROBE_STEPS = 3
@@ -86,7 +85,7 @@ def _constraints(space: SearchSpec, dataset: Dataset | None) -> dict[str, Any]:
     if not limits or dataset is None:
         return {"limits": limits, "defaults": None}
     moments = statistics(dataset.train)
-    jobs = {arm: whole_job(_default(space, arm), dataset, moments) for arm in space.arm_names()}
+    jobs = {arm: whole_job(default_spec(space, arm), dataset, moments) for arm in space.arm_names()}
     return {"limits": limits, "defaults": {arm: footprint(job, space.constraints) for arm, job in jobs.items()}}
 
 
@@ -101,10 +100,6 @@ def _warm_start(space: SearchSpec, dataset: Dataset | None, studies: Path) -> di
     return space.warm_start.model_dump(mode="json") | {"sources": sources}
 
 
-def _default(space: SearchSpec, arm: str) -> TrainSpec:
-    return trial_spec(space, arm, default_values(space, arm), seed=space.seed)
-
-
 def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], data: Path) -> float:
     """Device-seconds if nothing is pruned or stops early, from a few steps of each model's default."""
     total = 0.0
@@ -116,7 +111,7 @@ def _seconds(space: SearchSpec, trials: dict[str, int], again: dict[str, int], d
 
 def _epoch_seconds(space: SearchSpec, arm: str, data: Path) -> float:
     dataset = open_dataset(data)
-    spec = _default(space, arm)
+    spec = default_spec(space, arm)
     job = whole_job(spec, dataset, statistics(dataset.train))
     model = build_model(spec.model, job.shape, job.statistics, spec.seed)
     batches = EpochBatches(job.train, spec, epoch=0, share=(0, 1))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.tuning.assignment import Assignment
-from gapwise.tuning.journal import whole_or_nothing
+from gapwise.tuning.files import whole_or_nothing
 
 
 class Event(NamedTuple):

@@ -6,7 +6,6 @@ The summary has one line a trial, figures rounded as people quote them, and noth
 import csv
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from gapwise.errors import SpecError
 from gapwise.spec.base import without_nan
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.account import stage, trial_row, whole
+from gapwise.tuning.files import write_whole
 from gapwise.tuning.reading import Study, TrialRecord
 from gapwise.tuning.result import FrontMember
 
@@ -24,10 +24,8 @@ _FORMATS = ".json or .csv"
 def export(study: Study, file: Path, *, summary: bool) -> None:
     """Write the file, whole or not at all. Raises SpecError for an ending or a place that does not do."""
     text = _text(study, file.suffix, summary=summary)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(file)
+        write_whole(file, text)
     except OSError as error:
         raise SpecError(f"cannot be written: {error.strerror}", where=f"--out {file}") from error
 

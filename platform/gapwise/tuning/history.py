@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gapwise.errors import StudyError
 from gapwise.tuning.assignment import Values
+from gapwise.tuning.files import write_whole
 
 HISTORY_FILE = "warm_start.json"
 _STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED}
@@ -65,16 +65,14 @@ class WarmStart(BaseModel):
 
 
 def save_history(folder: Path, taken: WarmStart) -> None:
-    temporary = folder / f".{HISTORY_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(taken.model_dump_json(indent=1))
-    temporary.replace(folder / HISTORY_FILE)
+    write_whole(folder / HISTORY_FILE, taken.model_dump_json(indent=1))
 
 
 def load_history(folder: Path) -> WarmStart:
     """Raises StudyError where it is missing or cannot be read: without it no suggestion would be what it was."""
     file = folder / HISTORY_FILE
     try:
-        return WarmStart.model_validate(json.loads(file.read_text()))
+        return WarmStart.model_validate(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError) as error:
         allowed = "what this version of gapwise wrote when the study was created"
         raise StudyError("what earlier studies gave cannot be read", where=str(file), allowed=allowed) from error

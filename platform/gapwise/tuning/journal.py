@@ -6,15 +6,14 @@ becomes unreadable. So before opening, under a lock of our own, the tail after t
 it write by half.
 """
 
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+
+from gapwise.tuning.files import whole_or_nothing
 
 JOURNAL_FILE = "journal.log"
 
@@ -41,18 +40,6 @@ def open_journal(journal: Path) -> JournalStorage:
     journal.parent.mkdir(parents=True, exist_ok=True)
     repair(journal)
     return JournalStorage(_WholeLines(str(journal)))
-
-
-@contextmanager
-def whole_or_nothing(file: Path) -> Iterator[None]:
-    """What is appended to a file inside is taken back where that fails half-way; the next line would be glued to it."""
-    before = file.stat().st_size if file.exists() else 0
-    try:
-        yield
-    except OSError:
-        if file.exists():
-            os.truncate(file, before)
-        raise
 
 
 class _WholeLines(JournalFileBackend):

@@ -21,10 +21,10 @@ from gapwise.models.catalogue import build_model
 from gapwise.models.interface import MultimodalModel
 from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import NoSink
+from gapwise.training.decision import NoReporter
 from gapwise.training.job import Job, whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport
-from gapwise.tuning.space import default_values, trial_spec
+from gapwise.tuning.space import default_spec
 
 _STEPS = 3
 _VALIDATION_ROWS = 64
@@ -70,13 +70,13 @@ def probe_gpu(space: SearchSpec, data: str) -> tuple[int, dict[str, int]]:
 
 def default_job(space: SearchSpec, arm: str, data: str) -> Job:
     """A model's default configuration, for a single worker on the CPU."""
-    return whole_job(trial_spec(space, arm, default_values(space, arm), seed=space.seed), *opened(data))
+    return whole_job(default_spec(space, arm), *opened(data))
 
 
 def rehearse(job: Job) -> None:
     """A few training steps, then one pass of validation."""
     with suppress(_Enough):
-        fit(replace(job, wrap=_AFewSteps), _Silent(), NoSink())
+        fit(replace(job, wrap=_AFewSteps), NoReporter(), NoSink())
     model = build_model(job.spec.model, job.shape, job.statistics, job.spec.seed).to(job.device)
     state = {name: value.to(job.device) for name, value in model.initial_state().items()}
     rows = np.arange(min(_VALIDATION_ROWS, len(job.valid)), dtype=np.int64)
@@ -104,9 +104,3 @@ class _AFewSteps(nn.Module):
             raise _Enough
         self.steps += 1
         return self.model(*views)
-
-
-class _Silent:
-    def report(self, epoch: EpochReport) -> bool:
-        del epoch
-        return False

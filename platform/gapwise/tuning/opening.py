@@ -1,7 +1,6 @@
 """Creating a study's folder, or accepting the one that exists; the refusal of another study says what differs."""
 
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,9 +11,10 @@ from gapwise.evaluation.objective import settled, settled_objective
 from gapwise.models.reading import read_shape
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
+from gapwise.tuning.files import write_whole
 from gapwise.tuning.history import save_history
 from gapwise.tuning.record import FORMAT_VERSION, STUDY_FILE, differences, plain_space, recorded_study
-from gapwise.tuning.space import check_space, default_values, trial_spec
+from gapwise.tuning.space import check_space, default_spec
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.warm_start import Taken, take_over
 
@@ -64,9 +64,7 @@ def open_study(folder: Path, asked: Asked, *, resume: bool) -> None:
 
 
 def _write(folder: Path, fields: dict[str, Any]) -> None:
-    temporary = folder / f".{STUDY_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(json.dumps(fields, indent=1))
-    temporary.replace(folder / STUDY_FILE)
+    write_whole(folder / STUDY_FILE, json.dumps(fields, indent=1))
 
 
 def check_study(folder: Path, asked: Asked, *, resume: bool) -> Taken | None:
@@ -81,7 +79,7 @@ def check_study(folder: Path, asked: Asked, *, resume: bool) -> Taken | None:
     check_space(asked.space)
     space = settled_space(asked.space, asked.dataset)
     for arm in space.arm_names():
-        read_shape(trial_spec(space, arm, default_values(space, arm), seed=space.seed).model, asked.dataset)
+        read_shape(default_spec(space, arm).model, asked.dataset)
     exists = (folder / STUDY_FILE).exists()
     if resume and not exists:
         raise StudyError(f"nothing to resume: no study {asked.name!r}", where=str(folder))

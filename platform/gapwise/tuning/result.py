@@ -1,7 +1,6 @@
 """What a finished study leaves for people, for `promote` and for reports: one JSON file, versioned."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from gapwise.errors import StudyError
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.train import ObjectiveSpec
+from gapwise.tuning.files import write_whole
 
 FORMAT_VERSION = 1
 RESULT_FILE = "result.json"
@@ -122,9 +122,7 @@ class StudyResult(_Value):
 
 
 def save_result(folder: Path, result: StudyResult) -> None:
-    temporary = folder / f".{RESULT_FILE}.{os.getpid()}.tmp"
-    temporary.write_text(result.model_dump_json(indent=1))
-    temporary.replace(folder / RESULT_FILE)
+    write_whole(folder / RESULT_FILE, result.model_dump_json(indent=1))
 
 
 def load_result(studies: Path, name: str) -> StudyResult:
@@ -138,7 +136,7 @@ def load_result(studies: Path, name: str) -> StudyResult:
             f"study {name!r} is not finished; continue it with `gapwise tune ... --resume`", where=str(file)
         )
     try:
-        fields = json.loads(file.read_text())
+        fields = json.loads(file.read_text(encoding="utf-8"))
         version = fields["format_version"]
         if version != FORMAT_VERSION:
             raise StudyError(f"result format {version!r}", where=str(file), allowed=str(FORMAT_VERSION))

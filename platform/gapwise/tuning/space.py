@@ -51,6 +51,11 @@ def assigned_spec(space: SearchSpec, assignment: Assignment) -> TrainSpec:
     return spec if assignment.micro_batch is None else spec.model_copy(update={"micro_batch": assignment.micro_batch})
 
 
+def default_spec(space: SearchSpec, arm: str) -> TrainSpec:
+    """The training that a study tries first of an arm."""
+    return trial_spec(space, arm, default_values(space, arm), seed=space.seed)
+
+
 def default_values(space: SearchSpec, arm: str) -> Values:
     """The model's own defaults, moved into the space where they lie outside: what a study tries first."""
     defaults = trial_spec(space, arm, {}, seed=space.seed).model_dump(mode="json")
