@@ -1,8 +1,9 @@
 """Trials an hour on two cores: gapwise against bare loops and against other ways to run a search, in turns.
 
-    python tests/benchmarks/efficiency.py --out tests/benchmarks/results/efficiency.json
-    PEERS/bin/python tests/benchmarks/efficiency.py --contenders gapwise optuna optuna_2 tune tune_train syne_tune \\
-        --out tests/benchmarks/results/peers.json          # in an environment that also has syne-tune
+    python tests/benchmarks/efficiency.py --contenders gapwise two_loops loop_2threads optuna optuna_2 tune tune_train \\
+        --out tests/benchmarks/results/efficiency.json
+    PEERS/bin/python tests/benchmarks/efficiency.py --contenders gapwise syne_tune \\
+        --out tests/benchmarks/results/efficiency_syne_tune.json    # an environment of its own, with syne-tune too
 
 `contenders.py` says who they are and what they train: the same job, with the same allocator settings (those that
 gapwise gives its workers). A rate is taken in the steady state: trials between the end of the fourth one and the last

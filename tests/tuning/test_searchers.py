@@ -8,12 +8,12 @@ import pytest
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.search_space import intersection
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gapwise.errors import SpecError
 from gapwise.spec.search import SamplerSpec
 from gapwise.tuning import searchers
-from gapwise.tuning.searchers import Question, build_sampler, grid_size, grid_values
+from gapwise.tuning.searchers import Question, build_sampler, foreseen, grid_size, grid_values
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
@@ -113,3 +113,62 @@ def test_a_sampler_whose_package_is_missing_says_how_to_get_it(monkeypatch: pyte
         SpecError, match=r"sampler.name: cmaes: needs the package cmaes: pip install 'gapwise\[cmaes\]'"
     ):
         build_sampler(SamplerSpec(name="cmaes"), Question(0, "prlf", 0), SPACE)
+
+
+def ended(state: TrialState, costs: list[float]) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        value=min(costs) if state is TrialState.COMPLETE else None,
+        params={"dropout": 0.1},
+        distributions={"dropout": SPACE["dropout"]},
+        intermediate_values=dict(enumerate(costs, start=1)),
+    )
+
+
+def test_what_a_pruned_trial_would_have_come_to_is_its_best_and_what_others_gained_from_there() -> None:
+    complete = [
+        ended(TrialState.COMPLETE, [1.0, 0.8, 0.9, 0.5]),  # from its second epoch on it gained 0.3
+        ended(TrialState.COMPLETE, [1.0, 0.6, 0.7, 0.5]),  # 0.1
+        ended(TrialState.COMPLETE, [1.0, 0.4, 0.5, 0.6]),  # nothing
+    ]
+    pruned = ended(TrialState.PRUNED, [1.2, 1.3])
+    (seen,) = foreseen(complete, [pruned])
+    assert (seen.state, seen.params) == (TrialState.COMPLETE, pruned.params)
+    assert seen.value == pytest.approx(1.2 - 0.1)
+    assert (pruned.state, pruned.value) == (TrialState.PRUNED, None)
+
+
+def test_nothing_is_foreseen_without_a_curve_on_either_side() -> None:
+    complete, pruned = ended(TrialState.COMPLETE, [1.0]), ended(TrialState.PRUNED, [1.0])
+    complete_without, pruned_without = ended(TrialState.COMPLETE, [1.0]), ended(TrialState.PRUNED, [])
+    complete_without.intermediate_values = {}
+    assert foreseen([complete_without], [pruned]) == []
+    assert foreseen([complete], [pruned_without]) == []
+
+
+def test_a_gaussian_process_keeps_away_from_where_trials_were_stopped_early() -> None:
+    """Complete trials say nothing about dropout; all that were stopped had much of it."""
+
+    def suggested(state: TrialState) -> list[float]:
+        study = optuna.create_study()
+        for index in range(8):
+            study.add_trial(stopped(TrialState.COMPLETE, 0.02 * index, 0.5 + 0.01 * (index % 3)))
+            study.add_trial(stopped(state, 0.3 + 0.02 * index, 0.9))
+        space = {"dropout": SPACE["dropout"]}
+        values = []
+        for number in range(6):
+            study.sampler = build_sampler(SamplerSpec(name="gp"), Question(0, "prlf", number), space)
+            values.append(study.ask(space).params["dropout"])
+        return values
+
+    assert max(suggested(TrialState.PRUNED)) < 0.3 < max(suggested(TrialState.FAIL))
+
+
+def stopped(state: TrialState, dropout: float, cost: float) -> FrozenTrial:
+    return create_trial(
+        state=state,
+        value=cost if state is TrialState.COMPLETE else None,
+        params={"dropout": dropout},
+        distributions={"dropout": SPACE["dropout"]},
+        intermediate_values={} if state is TrialState.FAIL else {1: cost},
+    )
