@@ -1,7 +1,7 @@
 """Trials an hour on two cores: gapwise against bare loops and against other ways to run a search, in turns.
 
-    python tests/benchmarks/efficiency.py --contenders gapwise two_loops loop_2threads optuna optuna_2 tune tune_train \\
-        --out tests/benchmarks/results/efficiency.json
+    python tests/benchmarks/efficiency.py --contenders gapwise two_loops loop_2threads optuna optuna_2 \\
+        tune tune_train --out tests/benchmarks/results/efficiency.json
     PEERS/bin/python tests/benchmarks/efficiency.py --contenders gapwise syne_tune \\
         --out tests/benchmarks/results/efficiency_syne_tune.json    # an environment of its own, with syne-tune too
 
