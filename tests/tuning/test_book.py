@@ -297,11 +297,22 @@ def test_the_same_seed_asks_the_same_questions_and_another_seed_others(
         ({"name": "tpe", "startup": 2}, {"name": "asha", "min_epochs": 1, "reduction": 2}),
         ({"name": "tpe", "startup": 2, "group": True}, {"name": "hyperband", "min_epochs": 1, "reduction": 2}),
         ({"name": "gp", "startup": 2}, {"name": "median", "min_epochs": 2}),
+        ({"name": "auto", "startup": 2}, {"name": "asha", "min_epochs": 1, "reduction": 2}),
         ({"name": "cmaes", "startup": 2}, {"name": "none"}),
         ({"name": "qmc"}, {"name": "none"}),
         ({"name": "grid", "points": 2}, {"name": "none"}),
     ],
-    ids=["random", "tpe", "tpe and asha", "group and hyperband", "gp and median", "cmaes", "qmc", "grid"],
+    ids=[
+        "random",
+        "tpe",
+        "tpe and asha",
+        "group and hyperband",
+        "gp and median",
+        "auto and asha",
+        "cmaes",
+        "qmc",
+        "grid",
+    ],
 )
 def test_a_study_cut_after_any_line_of_its_journal_continues_as_if_never_cut(
     make_space: MakeSpace, tmp_path: Path, sampler: dict[str, Any], pruner: dict[str, Any]

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from gapwise.errors import SpecError
 from gapwise.spec.search import SamplerSpec
 from gapwise.tuning import searchers
-from gapwise.tuning.searchers import Question, build_sampler, foreseen, grid_size, grid_values
+from gapwise.tuning.searchers import Question, build_sampler, foreseen, grid_size, grid_values, settled
 
 SPACE: dict[str, BaseDistribution] = {
     "lr": FloatDistribution(1e-4, 1e-2, log=True),
@@ -42,6 +42,15 @@ def test_every_sampler_stays_in_the_space_and_repeats_itself_for_the_same_seed(n
         assert all(SPACE[path]._contains(SPACE[path].to_internal_repr(value)) for path, value in values.items())
     assert first == asked(7, name=name, startup=3)
     assert first != asked(7, name=name, startup=3, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("number", "objectives", "name"), [(0, 1, "gp"), (299, 1, "gp"), (300, 1, "tpe"), (0, 2, "tpe")]
+)
+def test_what_auto_is_depends_on_the_question_and_the_objectives_alone(number: int, objectives: int, name: str) -> None:
+    spec = SamplerSpec(startup=5)
+    assert settled(spec, number, objectives) == SamplerSpec.model_validate({"name": name, "startup": 5})
+    assert settled(SamplerSpec(name="qmc"), number, objectives).name == "qmc"
 
 
 @pytest.mark.parametrize("name", ["tpe", "gp", "cmaes"])
@@ -77,7 +86,7 @@ def test_tpe_suggests_what_optuna_s_own_would_without_reading_the_space_from_eve
 
     expected = half_told(40, own)
     monkeypatch.setattr(intersection, "_calculate", forbidden)
-    spec = SamplerSpec(startup=5)
+    spec = SamplerSpec(name="tpe", startup=5)
     assert half_told(40, lambda number: build_sampler(spec, Question(0, "prlf", number), SPACE)) == expected
 
 

@@ -110,9 +110,11 @@ _BASELINE_PARAMETERS: dict[str, Parameter] = {
 class SamplerSpec(Spec):
     """How the next configuration is chosen. Every default is written out, because Optuna's have changed."""
 
-    name: Literal["tpe", "gp", "cmaes", "random", "grid", "qmc"] = "tpe"
-    """tpe: tree-structured Parzen estimator. gp: Gaussian process. cmaes: evolution strategy, for numbers. random: the
-    baseline of samplers. grid: every combination of `points` values a range. qmc: a scrambled Sobol sequence."""
+    name: Literal["auto", "tpe", "gp", "cmaes", "random", "grid", "qmc"] = "auto"
+    """auto: gp for an arm's first 300 trials and tpe after them; for several objectives tpe. tpe: tree-structured
+    Parzen estimator. gp: Gaussian process, which also learns from trials that were stopped early. cmaes: evolution
+    strategy, for numbers. random: the baseline of samplers. grid: every combination of `points` values a range. qmc: a
+    scrambled Sobol sequence."""
     startup: Annotated[int, Field(ge=1)] = 8
     """TPE, GP, CMA-ES: random trials before what was seen is used."""
     multivariate: bool = True
@@ -211,8 +213,8 @@ class WarmStartSpec(Spec):
     studies: tuple[str, ...]
     """Earlier studies by name; they may go on, or be deleted, afterwards."""
     use: Literal["best", "history"] = "best"
-    """best: each arm tries their best configurations right after its default. history: the sampler (tpe, gp) also knows
-    their trials, which are no trials of this study."""
+    """best: each arm tries their best configurations right after its default. history: the sampler (auto, tpe, gp) also
+    knows their trials, which are no trials of this study."""
     top: Annotated[int, Field(ge=1)] = 3
     """best: configurations of each study and arm."""
 
@@ -326,11 +328,15 @@ class SearchSpec(Spec):
     def _sampler_is_able(self) -> "SearchSpec":
         sampler = self.sampler.name
         if sampler == "cmaes" and self.objectives:
-            raise ValueError("sampler cmaes knows one objective only; for several take tpe, gp, random, grid or qmc")
+            raise ValueError(
+                "sampler cmaes knows one objective only; for several take auto, tpe, gp, random, grid or qmc"
+            )
         if sampler == "cmaes" and self.constraints.limits():
-            raise ValueError("sampler cmaes knows no constraints; take tpe, gp, random, grid or qmc")
-        if self.warm_start is not None and self.warm_start.use == "history" and sampler not in ("tpe", "gp"):
-            raise ValueError(f"warm_start.use: history is for the samplers tpe and gp, {sampler} does not look at it")
+            raise ValueError("sampler cmaes knows no constraints; take auto, tpe, gp, random, grid or qmc")
+        if self.warm_start is not None and self.warm_start.use == "history" and sampler not in ("auto", "tpe", "gp"):
+            raise ValueError(
+                f"warm_start.use: history is for the samplers auto, tpe and gp, {sampler} does not look at it"
+            )
         return self
 
     def arm_names(self) -> list[str]:

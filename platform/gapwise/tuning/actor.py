@@ -8,6 +8,7 @@ from typing import IO, Any, NamedTuple
 import ray
 
 from gapwise.distributed.lock import taken
+from gapwise.distributed.threads import keep_to_own_cpus
 from gapwise.errors import StudyError
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict
@@ -54,6 +55,7 @@ class BookActor(StudyBook):
 
     def open(self) -> None:
         """Raises StudyError: a constructor's errors would come out as the actor's death."""
+        keep_to_own_cpus()  # a Gaussian process would take all cores from the trials
         space, record = self._asked
         self._held = _lock(record.folder / "book.lock")
         own = record.storage == JOURNAL

@@ -24,7 +24,7 @@ from gapwise.tuning.history import Earlier, as_optuna
 from gapwise.tuning.limits import excesses
 from gapwise.tuning.pruning import Pruning
 from gapwise.tuning.sampled import SampledStudy
-from gapwise.tuning.searchers import Question, build_sampler, grid_size
+from gapwise.tuning.searchers import Question, build_sampler, grid_size, settled
 from gapwise.tuning.space import assigned_spec, default_values, distributions, trial_spec
 
 _STATES: dict[State, TrialState] = {
@@ -68,13 +68,14 @@ class ArmStudy:
     def __init__(self, space: SearchSpec, phase: Phase, arm: str, shelf: Shelf, *, retry_failed: bool) -> None:
         self._space, self._phase, self._arm, self._storage = space, phase, arm, shelf.storage
         self._distributions: dict[str, BaseDistribution] = distributions(space, arm)
+        self._objectives = max(1, len(space.objectives)) if phase == "search" else 1
         earlier = shelf.earlier.get(arm, Earlier()) if phase == "search" else Earlier()
         self._first = [default_values(space, arm), *earlier.first]
         self._study = SampledStudy(
             f"{shelf.prefix}{phase}/{arm}",
             shelf.storage,
             self._sampler(0),
-            objectives=max(1, len(space.objectives)) if phase == "search" else 1,
+            objectives=self._objectives,
             history=[as_optuna(past, self._distributions) for past in earlier.history],
         )
         self._pruning = Pruning(space.pruner if phase == "search" else PrunerSpec(name="none"), space.train.epochs)
@@ -94,7 +95,8 @@ class ArmStudy:
             self._enqueue_failures(trials)
 
     def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        return build_sampler(self._space.sampler, Question(self._space.seed, self._arm, number), self._distributions)
+        spec = settled(self._space.sampler, number, self._objectives)
+        return build_sampler(spec, Question(self._space.seed, self._arm, number), self._distributions)
 
     def _recall(self, trial: FrozenTrial) -> None:
         """One trial of the journal, read when the study is opened."""

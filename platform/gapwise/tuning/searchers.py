@@ -34,6 +34,8 @@ from gapwise.spec.search import SamplerSpec
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
+_MODELLED = 300
+"""Trials of an arm that `auto` leaves to a Gaussian process: a question takes 0.3 seconds then, and ever more."""
 _TELLING = (TrialState.COMPLETE, TrialState.PRUNED)
 """Endings that a Parzen estimator learns from."""
 
@@ -58,8 +60,16 @@ class Question(NamedTuple):
         return self._replace(number=-1).seed
 
 
+def settled(spec: SamplerSpec, number: int, objectives: int) -> SamplerSpec:
+    """What `auto` is for a question of an arm. It depends on nothing that a resumed study might change."""
+    if spec.name != "auto":
+        return spec
+    return spec.model_copy(update={"name": "gp" if objectives == 1 and number < _MODELLED else "tpe"})
+
+
 def build_sampler(spec: SamplerSpec, question: Question, space: Mapping[str, BaseDistribution]) -> BaseSampler:
-    """The sampler for one question. Raises SpecError for `cmaes` without its package."""
+    """The sampler for one question, `auto` being settled. Raises SpecError for `cmaes` without its package."""
+    assert spec.name != "auto", "not settled"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return _build(spec, question, space)
