@@ -1,7 +1,6 @@
 """Trials an hour on two cores: gapwise against bare loops and against other ways to run a search, in turns.
 
-    python tests/benchmarks/efficiency.py --contenders gapwise two_loops loop_2threads optuna optuna_2 \\
-        tune tune_train --out tests/benchmarks/results/efficiency.json
+    python tests/benchmarks/efficiency.py --out tests/benchmarks/results/efficiency.json
     PEERS/bin/python tests/benchmarks/efficiency.py --contenders gapwise syne_tune \\
         --out tests/benchmarks/results/efficiency_syne_tune.json    # an environment of its own, with syne-tune too
 
@@ -32,7 +31,8 @@ from gapwise.data.synth import synthesise
 from gapwise.distributed.cluster import _ALLOCATOR
 
 _HERE = Path(__file__).parent
-_BARE = ("loop", "loop_2threads", "two_loops", "gapwise")
+_INSTALLED = [name for name in CONTENDERS if name != "syne_tune"]
+"""Whatever the environment of the project has."""
 _SLOW = {"tune_train": 3, "syne_tune": 2}
 """Whoever pays seconds a trial runs so many times fewer trials."""
 _WARM_UP = 4
@@ -152,7 +152,7 @@ def _version(package: str) -> str:
 
 def main() -> None:
     parser = arguments(__doc__, rounds=3, trials=24)
-    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=list(_BARE))
+    parser.add_argument("--contenders", nargs="+", choices=CONTENDERS, default=_INSTALLED)
     chosen = parser.parse_args()
     names = list(dict.fromkeys(["loop", *chosen.contenders]))
     publish(measure(names, chosen.rounds, chosen.trials), chosen.out)

@@ -124,11 +124,11 @@ def test_a_sampler_whose_package_is_missing_says_how_to_get_it(monkeypatch: pyte
         build_sampler(SamplerSpec(name="cmaes"), Question(0, "prlf", 0), SPACE)
 
 
-def ended(state: TrialState, costs: list[float]) -> FrozenTrial:
+def ended(state: TrialState, costs: list[float], dropout: float = 0.1) -> FrozenTrial:
     return create_trial(
         state=state,
         value=min(costs) if state is TrialState.COMPLETE else None,
-        params={"dropout": 0.1},
+        params={"dropout": dropout},
         distributions={"dropout": SPACE["dropout"]},
         intermediate_values=dict(enumerate(costs, start=1)),
     )
@@ -161,8 +161,8 @@ def test_a_gaussian_process_keeps_away_from_where_trials_were_stopped_early() ->
     def suggested(state: TrialState) -> list[float]:
         study = optuna.create_study()
         for index in range(8):
-            study.add_trial(stopped(TrialState.COMPLETE, 0.02 * index, 0.5 + 0.01 * (index % 3)))
-            study.add_trial(stopped(state, 0.3 + 0.02 * index, 0.9))
+            study.add_trial(ended(TrialState.COMPLETE, [0.5 + 0.01 * (index % 3)], dropout=0.02 * index))
+            study.add_trial(ended(state, [0.9], dropout=0.3 + 0.02 * index))
         space = {"dropout": SPACE["dropout"]}
         values = []
         for number in range(6):
@@ -171,13 +171,3 @@ def test_a_gaussian_process_keeps_away_from_where_trials_were_stopped_early() ->
         return values
 
     assert max(suggested(TrialState.PRUNED)) < 0.3 < max(suggested(TrialState.FAIL))
-
-
-def stopped(state: TrialState, dropout: float, cost: float) -> FrozenTrial:
-    return create_trial(
-        state=state,
-        value=cost if state is TrialState.COMPLETE else None,
-        params={"dropout": dropout},
-        distributions={"dropout": SPACE["dropout"]},
-        intermediate_values={} if state is TrialState.FAIL else {1: cost},
-    )

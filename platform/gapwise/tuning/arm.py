@@ -313,7 +313,7 @@ class ArmStudy:
         """What the sampler learns of a complete trial."""
         if outcome.state != "complete":
             return None
-        if self._phase == "search" and self._space.objectives:
+        if self._objectives > 1:
             return list(objective_costs(outcome.metrics, self._space.objectives).values())
         return [outcome.cost or 0.0]
 

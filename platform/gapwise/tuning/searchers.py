@@ -35,7 +35,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 
 _MODELLED = 300
-"""Trials of an arm that `auto` leaves to a Gaussian process: a question takes 0.3 seconds then, and ever more."""
+"""Trials of an arm that `auto` leaves to a Gaussian process: a question takes 0.6 seconds then, and ever more."""
 _TELLING = (TrialState.COMPLETE, TrialState.PRUNED)
 """Endings that a Parzen estimator learns from."""
 
@@ -184,9 +184,11 @@ def foreseen(complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]) -> 
     those that went on to be good, so it is too kind rather than too strict. Trials without an epoch are left out.
     """
     curves = [(one.intermediate_values, one.values[0]) for one in complete if one.intermediate_values]
+    if not curves:
+        return []
     gains: dict[int, float] = {}
     seen = []
-    for one in pruned if curves else ():
+    for one in pruned:
         epoch = one.last_step
         if epoch is None:
             continue
