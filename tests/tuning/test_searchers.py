@@ -171,3 +171,21 @@ def test_a_gaussian_process_keeps_away_from_where_trials_were_stopped_early() ->
         return values
 
     assert max(suggested(TrialState.PRUNED)) < 0.3 < max(suggested(TrialState.FAIL))
+
+
+def test_a_gaussian_process_begins_as_early_as_trials_that_were_stopped_allow() -> None:
+    """One complete trial and seven that were stopped are as many as a `startup` of eight asks for."""
+
+    def suggested(stopped: int) -> list[float]:
+        study = optuna.create_study()
+        study.add_trial(ended(TrialState.COMPLETE, [0.5, 0.5], dropout=0.02))
+        for index in range(stopped):
+            study.add_trial(ended(TrialState.PRUNED, [0.5 + 0.1 * index], dropout=0.06 * (index + 1)))
+        space = {"dropout": SPACE["dropout"]}
+        values = []
+        for number in range(6):
+            study.sampler = build_sampler(SamplerSpec(name="gp"), Question(0, "prlf", number), space)
+            values.append(study.ask(space).params["dropout"])
+        return values
+
+    assert max(suggested(7)) < 0.2 < max(suggested(6))

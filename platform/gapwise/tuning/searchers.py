@@ -134,9 +134,12 @@ class _GaussianProcess(GPSampler):
 
     It keeps to what it suggested for a trial before its driver died; Optuna would count that as somebody else's. Its
     models of the constraints also learn from what broke one: that has no objective, so Optuna leaves it out. And its
-    model of a single objective learns from trials that were stopped early (`foreseen`), which Optuna leaves out too.
+    model of a single objective learns from trials that were stopped early (`foreseen`), which Optuna leaves out too;
+    they also count towards `startup`.
     """
 
+    _stopped: tuple[FrozenTrial, ...] = ()
+    _seen: tuple[FrozenTrial, ...] = ()
     _broken: tuple[FrozenTrial, ...] = ()
     _constraints: tuple[str, ...] = ()
 
@@ -146,17 +149,19 @@ class _GaussianProcess(GPSampler):
         known = _get_params(trial)
         if search_space and search_space.keys() <= known.keys():
             return {path: known[path] for path in search_space}
+        self._stopped = tuple(study._get_trials(deepcopy=False, states=(TrialState.PRUNED,)))
+        if len(study.directions) == 1:
+            complete = study._get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            self._seen = tuple(foreseen(complete, self._stopped))
+            self._n_startup_trials = max(1, self._n_startup_trials - len(self._seen))
         return super().sample_relative(study, trial, search_space)
 
     def _sample_relative_impl(
         self, study: optuna.Study, completed: list[FrozenTrial], running: list[FrozenTrial], space: Any
     ) -> dict[str, Any]:
-        pruned = study._get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        self._broken = tuple(one for one in pruned if any(excess > 0.0 for excess in one.constraints.values()))
+        self._broken = tuple(one for one in self._stopped if any(excess > 0.0 for excess in one.constraints.values()))
         self._constraints = tuple(completed[0].constraints)
-        if len(study.directions) == 1:
-            completed = completed + foreseen(completed, pruned)
-        return super()._sample_relative_impl(study, completed, running, space)
+        return super()._sample_relative_impl(study, [*completed, *self._seen], running, space)
 
     def _get_constraints_acqf_args(
         self, constraint_vals: Any, internal_search_space: Any, normalized_params: Any
