@@ -5,7 +5,13 @@ A bug of ours is any other exception and keeps its traceback. All are picklable,
 processes.
 """
 
+import errno
+import os
 from collections.abc import Iterable
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
+_SAID_SO = (*(os.strerror(number) for number in _NO_ROOM[:3]), "database or disk is full")
+"""In the words of errors that come from databases, or through Ray."""
 
 
 class GapwiseError(Exception):
@@ -51,3 +57,12 @@ class RegistryError(GapwiseError):
 
 class GateError(GapwiseError):
     """A promotion was asked for on grounds that the gate refuses to weigh."""
+
+
+def no_room(error: BaseException) -> str:
+    """In a line, what a full or read-only disk did not take, the user's to mend; empty for any other error."""
+    cause = getattr(error, "cause", None) or error  # what comes from another process through Ray
+    if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+        return f"{cause.filename or 'the disk'}: cannot be written: {cause.strerror}"
+    said = [line.strip() for line in str(error).splitlines() if any(words in line for words in _SAID_SO)]
+    return f"cannot be written: {said[-1]}" if said else ""

@@ -294,6 +294,8 @@ def test_a_summary_has_the_keys_that_scripts_rely_on(draw_splits, write, tmp_pat
     assert (found["name"], found["task"], found["repaired"]) == ("toy", "regression", {})
     assert found["fingerprint"] == manifest.fingerprint and found["groups"]["train"] == 4
     assert found["exposures"] == 0 and found["label_range"] == [-3.0, 3.0]
+    assert found["present"]["text"] == found["splits"], "the first modality is everywhere"
+    assert found["present"]["audio"] == {"train": 4, "valid": 2, "test": 3}, "the second lacks every third sample"
     json.dumps(found)
 
 

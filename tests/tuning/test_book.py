@@ -448,6 +448,20 @@ def test_a_paused_book_hands_out_nothing_and_asks_those_that_run_to_leave(make_s
     assert again.unfinished() == 3
 
 
+def test_a_book_that_was_paused_for_room_records_no_failure_of_a_run_whose_worker_died_of_it(
+    make_space: MakeSpace, journal: Path
+) -> None:
+    book = StudyBook(make_space(trials=1), journal)
+    (one,) = start(book, 1)
+    assert book.full() == ""
+    book.pause_for_room("/a/file: cannot be written: No space left on device")
+    book.pause_for_room("another")
+    book.give_up(one, failure("crash: the worker died 3 times"))
+    assert book.next_search() is None
+    assert book.full() == "/a/file: cannot be written: No space left on device"
+    assert StudyBook(make_space(trials=1), journal).next_search() == one
+
+
 def test_what_has_ended_need_not_begin(make_space: MakeSpace, journal: Path) -> None:
     book = StudyBook(make_space(), journal)
     (one,) = start(book, 1)

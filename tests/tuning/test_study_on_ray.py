@@ -8,6 +8,8 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import yaml
 
 from gapwise.data.store import open_dataset
 from gapwise.distributed.side_by_side import run_all
+from gapwise.errors import StudyError
 from gapwise.models.saved import load_model_folder
 from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
@@ -124,6 +127,61 @@ def test_trials_through_ray_train_obey_the_same_book(ray_cluster: None, small: P
     assert [run.outcome.state for run in finished] == ["complete"] * 3
     assert [run.assignment.arm for run in finished] == ["prlf", "prlf", "late_fusion"]
     assert all(set(run.outcome.metrics["mae"]) == {"0.0", "0.5"} for run in finished)
+
+
+def test_who_goes_on_after_a_torn_line_is_told_so(
+    ray_cluster: None, small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "torn"
+    folder.mkdir()
+    asked = space(trials=1)
+    whole = [run.assignment.key for run in search(asked, small, folder)]
+    journal = folder / "journal.log"
+    journal.write_bytes(journal.read_bytes()[:-5])
+    caplog.clear()
+    assert [run.assignment.key for run in search(asked, small, folder)] == whole
+    (kept,) = folder.glob("*.torn")
+    assert f"the journal ended in the middle of a line; it goes on before it, and the rest is in {kept}" in caplog.text
+
+
+@contextmanager
+def no_room_in(folder: Path) -> Iterator[None]:
+    """A file system of one page for root, whom permissions do not stop; for anybody else a folder that is read-only."""
+    folder.mkdir(parents=True)
+    root = os.geteuid() == 0
+    if root:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", str(folder)], check=True)
+    else:
+        folder.chmod(0o500)
+    try:
+        yield
+    finally:
+        if root:
+            subprocess.run(["umount", str(folder)], check=True)
+        else:
+            folder.chmod(0o700)
+
+
+_NO_ROOM = "cannot be written: .*; nothing is lost: make room and go on with --resume"
+
+
+def test_a_full_disk_stops_trials_through_ray_train_and_is_no_failure(
+    ray_cluster: None, small: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "full"
+    with no_room_in(folder / "trials"), pytest.raises(StudyError, match=_NO_ROOM):
+        study(space(executor="train", trials=1), small, folder)
+    assert {one.outcome.state for one in read_study(tmp_path, "full").trials} == {"running"}
+
+
+def test_a_full_disk_stops_a_study_and_costs_it_nothing(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    folder, asked = tmp_path / "full", space(trials=1)
+    with no_room_in(folder / "trials"), pytest.raises(StudyError, match=_NO_ROOM):
+        study(asked, small, folder)
+    result = study(asked, small, folder, resume=True)
+    assert [arm["complete"] for arm in result.arms.values()] == [1, 1]
+    assert [arm["failed"] for arm in result.arms.values()] == [0, 0]
+    assert all(best.seeds == 2 for best in result.best.values())
 
 
 def test_both_executors_find_the_same_objective(ray_cluster: None, small: Path, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 Faked: the line to the study's book, which keeps what it is told.
 """
 
+import errno
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -53,6 +55,7 @@ class Line:
         self.epochs: list[int] = []
         self.bodies: list[dict[str, Any]] = []
         self._verdicts, self._ended = list(verdicts), ended
+        self.full: list[str] = []
 
     def begin(self, assignment: Assignment) -> Assignment | None:
         return None if self._ended else assignment
@@ -65,6 +68,9 @@ class Line:
         self.epochs.append(epoch)
         self.bodies.append(body)
         return self._verdicts.pop(0) if self._verdicts else "go on"
+
+    def pause_for_room(self, said: str) -> None:
+        self.full.append(said)
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
@@ -149,16 +155,30 @@ def test_an_exception_is_an_ending_with_its_reason_and_a_traceback_in_a_file(
 
 
 class Deaf(Line):
-    """A book that cannot write."""
+    """A book that does not take what it is told."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self._lost = why
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
-        raise LineLost("no space left")
+        raise LineLost(self._lost)
 
 
 def test_an_error_of_the_book_is_no_ending_of_the_run(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(LineLost, match="no space"):
-        run(Place(LONGER, str(small), str(tmp_path)), line := Deaf())
-    assert line.outcomes == []
+    with pytest.raises(LineLost, match="the actor died"):
+        run(Place(LONGER, str(small), str(tmp_path)), line := Deaf("the actor died"))
+    assert (line.outcomes, line.full) == ([], [])
+
+
+def test_a_full_disk_is_no_ending_of_the_run_but_pauses_the_study(small: Path, tmp_path: Path) -> None:
+    place = Place(LONGER, str(small), str(tmp_path))
+    full = Breaks(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/a/file"))
+    run(place, line := Line(), replace(job_of(place, ONE), wrap=lambda _: full))
+    assert (line.outcomes, line.full) == ([], ["/a/file: cannot be written: No space left on device"])
+    assert not (trial_folder(place, ONE) / ERROR_FILE).exists()
+    run(place, line := Deaf("the study's book does not answer:\nOSError: [Errno 28] No space left on device\n"))
+    assert (line.outcomes, line.full) == ([], ["cannot be written: OSError: [Errno 28] No space left on device"])
 
 
 class Cramped(nn.Module):

@@ -45,6 +45,9 @@ class Line:
         self._hear(f"epoch {epoch}")
         return "pause" if epoch == 2 else "go on"
 
+    def pause_for_room(self, said: str) -> None:
+        raise AssertionError(said)
+
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         del assignment
         self._hear(f"{outcome.state} {outcome.reason}")

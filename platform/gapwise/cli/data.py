@@ -79,8 +79,17 @@ def _show(folder: Path, as_json: bool) -> None:
     stdout.print(f"fingerprint {found['fingerprint']} (verified)", soft_wrap=True)
     rows = [[split, str(count), str(found["groups"][split])] for split, count in found["splits"].items()]
     print_table("splits", ["split", "samples", "groups"], rows)
-    rows = [[name, str(one["dim"]), str(one["max_length"])] for name, one in found["modalities"].items()]
-    print_table("modalities", ["name", "dim", "longest"], rows)
+    rows = [
+        [name, str(one["dim"]), str(one["max_length"]), *map(str, found["present"][name].values())]
+        for name, one in found["modalities"].items()
+    ]
+    print_table("modalities", ["name", "dim", "longest", *(f"samples in {split}" for split in found["splits"])], rows)
+    for name, present in found["present"].items():
+        absent = [split for split, count in present.items() if not count]
+        if absent:
+            stdout.print(
+                f"{name} is wholly missing in {', '.join(absent)}: what is learned or measured there is without it"
+            )
     repaired = ", ".join(f"{column}: {count}" for column, count in found["repaired"].items()) or "none"
     stdout.print(f"non-finite values set to zero: {repaired}")
     if found["groups_shared_between_splits"]:

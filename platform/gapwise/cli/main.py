@@ -3,7 +3,6 @@
 0 done; 2 the input is wrong (one line, no traceback); 3 the work finished but every rate was held; 1 anything else.
 """
 
-import errno
 import sys
 from contextlib import nullcontext
 from typing import Any
@@ -13,7 +12,7 @@ import typer
 from gapwise import __version__
 from gapwise.cli import ablate, data, evaluate, gc, plan, promote, registry, study, train, tune
 from gapwise.cli.output import answer_alone
-from gapwise.errors import GapwiseError
+from gapwise.errors import GapwiseError, no_room
 
 app = typer.Typer(
     name="gapwise",
@@ -50,8 +49,6 @@ def gapwise(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Typer carries its own copy of click, whose errors are not those of the package `click`."""
 _INTERRUPTED = 130
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
-"""A folder that is full or read-only is the user's to mend."""
 
 
 def main() -> None:
@@ -69,13 +66,13 @@ def _run() -> int:
         where = f"{error.ctx.command_path}: " if error.ctx is not None else ""
         words = " ".join(error.format_message().split())
         return _refused(f"{where}{words}") if words else 2  # no words: the help was shown instead
-    except OSError as error:
-        cause = _itself(error)
-        if cause.errno not in _NO_ROOM:
-            raise
-        return _refused(f"{cause.filename or 'the disk'}: cannot be written: {cause.strerror}")
     except (typer.Abort, KeyboardInterrupt):
         return _stopped()
+    except Exception as error:
+        line = no_room(error)
+        if not line:
+            raise
+        return _refused(line)
     return _stopped() if code == _INTERRUPTED else int(code or 0)
 
 

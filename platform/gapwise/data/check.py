@@ -11,7 +11,10 @@ def check(path: Path | str) -> dict[str, object]:
 
 
 def summary(dataset: Dataset) -> dict[str, object]:
-    """The keys that scripts rely on (name, task, fingerprint, splits, modalities, repaired), and some more."""
+    """The keys that scripts rely on (name, task, fingerprint, splits, modalities, repaired), and some more.
+
+    `present` counts the samples of each split that have a modality at all.
+    """
     manifest = dataset.manifest
     return {
         "name": manifest.name,
@@ -21,6 +24,7 @@ def summary(dataset: Dataset) -> dict[str, object]:
         "modalities": {
             name: {"dim": record.dim, "max_length": record.max_length} for name, record in manifest.modalities.items()
         },
+        "present": {name: dataset.present(name) for name in manifest.modalities},
         "repaired": dict(manifest.repaired),
         "groups": {name: record.groups for name, record in manifest.splits.items()},
         "groups_shared_between_splits": manifest.groups_shared_between_splits,

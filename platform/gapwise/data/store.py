@@ -235,9 +235,16 @@ class Dataset:
         return {"dataset": self.manifest.fingerprint, **splits}
 
     def longest_tokens(self, modality: str) -> int:
-        """The most tokens of any sample of any split, as the manifest's max_length is for frames: no exposure."""
-        test = TestSplit(self.folder, self.manifest)
-        return max(split.longest_tokens(modality) for split in (self.train, self.valid, test))
+        """The most tokens of any sample of any split, as the manifest's max_length is for frames."""
+        return max(split.longest_tokens(modality) for split in self._counted())
+
+    def present(self, modality: str) -> dict[str, int]:
+        """How many samples of each split have the modality at all, by the name of the split."""
+        return {split.name: int((split.lengths[modality] > 0).sum()) for split in self._counted()}
+
+    def _counted(self) -> tuple[Split, ...]:
+        """All splits, for counts alone: no exposure of test."""
+        return self.train, self.valid, TestSplit(self.folder, self.manifest)
 
     def exposures(self) -> int:
         """How often the test split was read."""

@@ -27,8 +27,13 @@ class Home(NamedTuple):
         return self.root / "trash"
 
     @property
+    def database(self) -> Path:
+        """Of the embedded tracking store."""
+        return self.root / "mlflow.db"
+
+    @property
     def embedded_uri(self) -> str:
-        return f"sqlite:///{self.root / 'mlflow.db'}"
+        return f"sqlite:///{self.database}"
 
     @property
     def tracking_uri(self) -> str:

@@ -19,12 +19,14 @@ os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it wo
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
 
-from gapwise.errors import RegistryError
+from gapwise.errors import RegistryError, no_room
 from gapwise.spec.home import Home
 
 for _name in ("alembic", "mlflow", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
+logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it raises, with a traceback
 
 
 class TrackingDown(Exception):
@@ -46,7 +48,7 @@ def asking() -> Iterator[None]:
         yield
     except MlflowException as error:
         refused = error.error_code == "INVALID_PARAMETER_VALUE"
-        raise (TrackingRefused if refused else TrackingDown)(first_line(error)) from error
+        raise (TrackingRefused if refused else TrackingDown)(no_room(error) or first_line(error)) from error
     except OSError as error:  # artifacts do not all go through MLflow's own client
         raise TrackingDown(first_line(error)) from error
 
@@ -72,13 +74,31 @@ def connect(home: Home) -> Tracking:
     if home.artifacts is not None:  # otherwise MLflow makes a folder `mlruns` wherever one happens to stand
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(home.artifacts)
     _tell_mlflow(uri)
+    with _one_at_a_time(home.root / "mlflow.lock"):
+        if uri == home.embedded_uri and not home.database.exists():
+            _create(home.database)
+        try:
+            return Tracking(_opened(uri), uri)
+        except MlflowException as error:
+            raise RegistryError(f"the tracking server does not answer: {first_line(error)}", where=uri) from error
+
+
+def _opened(uri: str) -> MlflowClient:
+    client = MlflowClient(uri, uri)
+    client.search_experiments(max_results=1)
+    return client
+
+
+def _create(database: Path) -> None:
+    """Under another name first: one that is migrated by half, for want of room or by a kill, would open never again."""
+    fresh = database.with_name(f"{database.name}.new")
+    fresh.unlink(missing_ok=True)
     try:
-        with _one_at_a_time(home.root / "mlflow.lock"):
-            client = MlflowClient(uri, uri)
-            client.search_experiments(max_results=1)
-    except MlflowException as error:
-        raise RegistryError(f"the tracking server does not answer: {first_line(error)}", where=uri) from error
-    return Tracking(client, uri)
+        _opened(f"sqlite:///{fresh}")
+    except (MlflowException, SQLAlchemyError) as error:
+        fresh.unlink(missing_ok=True)
+        raise RegistryError(f"cannot be made: {first_line(error)}", where=str(database)) from error
+    fresh.replace(database)
 
 
 def _tell_mlflow(uri: str) -> None:

@@ -1,5 +1,6 @@
 """The study's book as a Ray actor, and the line by which workers reach it by name."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.events import events_beside
 from gapwise.tuning.history import load_history
-from gapwise.tuning.journal import JOURNAL_FILE
+from gapwise.tuning.journal import JOURNAL_FILE, repair
 from gapwise.tuning.record import shelf_prefix
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.trial import LineLost
+
+_log = logging.getLogger(__name__)
 
 _PATIENCE_SECONDS = 60.0
 
@@ -53,12 +56,16 @@ class BookActor(StudyBook):
     def __init__(self, space: SearchSpec, record: Record) -> None:
         self._asked = space, record
 
-    def open(self) -> None:
-        """Raises StudyError: a constructor's errors would come out as the actor's death."""
+    def open(self) -> str | None:
+        """Returns the file with what was torn off the journal's end, if anything was.
+
+        Raises StudyError: a constructor's errors would come out as the actor's death.
+        """
         keep_to_own_cpus()  # a Gaussian process would take all cores from the trials
         space, record = self._asked
         self._held = _lock(record.folder / "book.lock")
         own = record.storage == JOURNAL
+        torn = repair(record.journal) if own else None
         super().__init__(
             space,
             record.journal if own else record.storage,
@@ -67,6 +74,7 @@ class BookActor(StudyBook):
             retry_failed=record.retry_failed,
             earlier=load_history(record.folder) if space.warm_start else None,
         )
+        return None if torn is None else str(torn)
 
 
 def _lock(file: Path) -> IO[str]:
@@ -83,7 +91,9 @@ def running_book(name: str, space: SearchSpec, record: Record) -> Iterator[Any]:
     remote: Any = ray.remote(BookActor)
     book = remote.options(name=actor_name(name), num_cpus=0).remote(space, record)
     try:
-        ray.get(book.open.remote())
+        torn = ray.get(book.open.remote())
+        if torn:
+            _log.warning("the journal ended in the middle of a line; it goes on before it, and the rest is in %s", torn)
         yield book
     finally:
         ray.kill(book)
@@ -106,6 +116,9 @@ class ActorLine:
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         verdict: Verdict = _heard(self._book.report.remote(assignment, epoch, cost, body))
         return verdict
+
+    def pause_for_room(self, said: str) -> None:
+        _heard(self._book.pause_for_room.remote(said))
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         _heard(self._book.finish.remote(assignment, outcome))

@@ -50,13 +50,22 @@ class StudyBook:
         }
         self._events = EventLog(events or events_beside(Path(where)))
         self._budget, self._devices = space.budget, space.workers_per_trial
-        self._paused = False
+        self._paused, self._full = False, ""
         for ended in (*self.finished("search"), *self.finished("seeds")):  # a driver may die before it notes an ending
             self._note("finished", ended.assignment, ended.outcome._asdict())
 
     def pause(self) -> None:
         """From now on nothing starts, and whoever tells an epoch hears that it should leave."""
         self._paused = True
+
+    def pause_for_room(self, said: str) -> None:
+        """The same, because a disk is full: no run has failed, whatever becomes of its worker."""
+        self._full = self._full or said
+        self.pause()
+
+    def full(self) -> str:
+        """Why it was paused, if for want of room; otherwise empty."""
+        return self._full
 
     def spent(self) -> Spent:
         """What the search has used so far."""
@@ -142,7 +151,7 @@ class StudyBook:
     def give_up(self, assignment: Assignment, outcome: Outcome) -> None:
         """Record the ending of a run without workers, whatever they had been told."""
         now = self._of(assignment).current(assignment.number)
-        if now is not None:
+        if now is not None and not self._full:
             self._end(now, outcome)
 
     def _end(self, assignment: Assignment, outcome: Outcome) -> None:

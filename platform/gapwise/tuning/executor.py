@@ -5,6 +5,7 @@ second. *train*: a trial that takes no device itself and runs a Ray Train job of
 configurations or early stopping: the book does, for both alike.
 """
 
+import logging
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +24,8 @@ from gapwise.tuning.actor import ActorLine
 from gapwise.tuning.assignment import Assignment, Phase, failure
 from gapwise.tuning.trial import Place, job_of, run_trial
 
+logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+"""Tune would say, with a traceback, that it cannot keep a state which nothing here reads."""
 _NEXT_TO_NOTHING: dict[str, int | float] = {"memory": 1}
 """For a trial that waits for its own workers: Tune refuses nothing at all, and where a hundredth of a core is taken, as
 many workers as there are cores wait for ever."""

@@ -17,7 +17,7 @@ import ray
 
 from gapwise.data.store import open_dataset
 from gapwise.distributed.side_by_side import pending, run_all
-from gapwise.errors import StudyError
+from gapwise.errors import StudyError, no_room
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.arm import Repeat
@@ -147,9 +147,17 @@ def _second_phase(
 
 
 def _run(plan: StudyPlan, book: Any, run: PhaseRun) -> None:
-    """One phase on Ray Tune. Raises KeyboardInterrupt where Ctrl-C paused it."""
+    """One phase on Ray Tune. Raises KeyboardInterrupt where Ctrl-C paused it, StudyError where a full disk did."""
     with plan.pause.heeded(book):
-        run_phase(book, run)
+        try:
+            run_phase(book, run)
+            full = ray.get(book.full.remote())
+        except Exception as error:  # Tune itself keeps files in the study's folder, and the book is asked by Tune
+            full = no_room(error)
+            if not full:
+                raise
+        if full:
+            raise StudyError(f"{full}; nothing is lost: make room and go on with --resume", where=plan.name)
         if not plan.pause.asked:
             ray.get(book.lose.remote(run.phase))
 

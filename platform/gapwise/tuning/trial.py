@@ -19,6 +19,7 @@ import torch
 
 from gapwise.data.store import opened
 from gapwise.distributed.launch import Restart
+from gapwise.errors import no_room
 from gapwise.evaluation.objective import Curve, objective_costs, reduce_curve
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import ObjectiveSpec
@@ -52,6 +53,9 @@ class StudyLine(Protocol):
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         """Tell an epoch, hear how to go on."""
+
+    def pause_for_room(self, said: str) -> None:
+        """Tell that a disk is full."""
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         """Tell the ending."""
@@ -127,8 +131,20 @@ def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -
     """Train, judge and tell. Of several workers, the one that fails tells why and raises, so that all are stopped.
 
     A run that does not fit the memory is tried once more with a smaller micro-batch, from its last checkpoint: by a
-    single worker here, by several after one of them has raised `Restart`.
+    single worker here, by several after one of them has raised `Restart`. A full disk is no ending of the run: the
+    study is paused, and goes on when there is room.
     """
+    try:
+        _run_to_its_end(place, assignment, job, line)
+    except Exception as error:
+        said = no_room(error)
+        if said:
+            line.pause_for_room(said)
+        if not said or job.workers.world > 1:
+            raise
+
+
+def _run_to_its_end(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:
     now = _begun(assignment, job, line)
     while now is not None:
         cut = job.spec if now.micro_batch is None else job.spec.model_copy(update={"micro_batch": now.micro_batch})
@@ -156,12 +172,10 @@ def _attempt(place: Place, assignment: Assignment, job: Job, line: StudyLine) ->
             outcome = _run(place, assignment, job, reporter, sink)
     except Paused:
         return None
-    except LineLost:
-        raise
     except Diverged as error:
         outcome = failure(f"NaN: {error}")
     except Exception as error:
-        if job.workers.world > 1 and _lost_a_peer(error):
+        if isinstance(error, LineLost) or no_room(error) or (job.workers.world > 1 and _lost_a_peer(error)):
             raise
         again = _told_why(error, assignment, folder, line)
         if job.workers.world == 1:
