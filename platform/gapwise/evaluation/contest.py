@@ -1,0 +1,79 @@
+"""Is one model better than another on the same items and masks? An effect, its interval and p.
+
+The standard error is that of the paired difference over resampled groups and mask seeds (`paired`), and the reference
+is Student's t with one degree of freedom less than there are groups: percentiles of 31 groups' resamples call too many
+null differences real (`tests/benchmarks/gate.py`).
+
+Shape legend: K conditions, V mask seeds, N items, B resamples.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from gapwise.data.arrays import Labels
+from gapwise.data.shape import DataShape
+from gapwise.evaluation.metrics import LOWER_IS_BETTER, Real
+from gapwise.evaluation.paired import Resamples, resampled
+
+_DEFINED = 0.95
+"""A metric that fewer resamples can be computed on says nothing."""
+
+
+class Figures(NamedTuple):
+    """One metric of one model."""
+
+    point: Real
+    """(K,) on the items as they are."""
+    resampled: Real
+    """(K, B)."""
+
+
+class Difference(NamedTuple):
+    """How much better the first is than the second, in the metric's units; positive is better for every metric."""
+
+    effect: float
+    error: float
+    """Standard error; NaN where nothing can be said."""
+    freedom: int
+    """Degrees of freedom."""
+
+    def p_above(self, margin: float) -> float:
+        """One-sided p of "better by no more than `margin`"; 1 where nothing can be said."""
+        if not self.error > 0.0:
+            return 1.0
+        return float(stats.t.sf((self.effect - margin) / self.error, self.freedom))
+
+    def interval(self, alpha: float) -> tuple[float, float] | None:
+        """`alpha` lies on each side: its lower end is above a margin exactly where `p_above` is below `alpha`."""
+        if not self.error > 0.0:
+            return None
+        reach = float(stats.t.isf(alpha, self.freedom)) * self.error
+        return self.effect - reach, self.effect + reach
+
+
+def figures(
+    metric: str, outputs: NDArray[np.float32], labels: Labels, shape: DataShape, resamples: Resamples
+) -> Figures:
+    """`outputs` is (K, V, N) scores or (K, V, N, C) logits, `labels` (N,)."""
+    everything = Resamples(
+        resamples.group_of, np.ones((1, resamples.groups)), np.ones((1, resamples.mask_counts.shape[1]))
+    )
+    return Figures(
+        resampled(metric, outputs, labels, shape, everything)[:, 0],
+        resampled(metric, outputs, labels, shape, resamples),
+    )
+
+
+def difference(metric: str, first: Figures, second: Figures, condition: int, resamples: Resamples) -> Difference:
+    """Of two models whose figures come from the same resamples, at one condition."""
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    effect = sign * float(first.point[condition] - second.point[condition])
+    drawn_B = sign * (first.resampled[condition] - second.resampled[condition])
+    defined_B = np.isfinite(drawn_B)
+    freedom = resamples.groups - 1
+    if freedom < 1 or not np.isfinite(effect) or defined_B.mean() < _DEFINED:
+        return Difference(effect, float("nan"), freedom)
+    return Difference(effect, float(drawn_B[defined_B].std(ddof=1)), freedom)
