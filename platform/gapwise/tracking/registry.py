@@ -39,7 +39,7 @@ def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts:
     described = load_model_folder(folder)
     place = f"models/{folder.parent.name}"
     try:
-        _ensure(tracking, name)
+        ensure(tracking, name)
         with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
             packed, model = Path(temporary) / "packed", Path(temporary) / ARTIFACT
             shutil.copytree(folder, model)  # MLflow names an artifact's folder after its source
@@ -60,7 +60,8 @@ def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts:
     return Version(name, str(created.version), run_id, facts)
 
 
-def _ensure(tracking: Tracking, name: str) -> None:
+def ensure(tracking: Tracking, name: str) -> None:
+    """Make the registered model where there is none."""
     try:
         tracking.client.create_registered_model(name)
     except MlflowException as error:

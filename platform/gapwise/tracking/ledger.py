@@ -1,0 +1,40 @@
+"""The ledger in MLflow: a registered model `NAME-ledger`, one version an entry.
+
+MLflow has no compare-and-swap, but it numbers versions itself, writes a version with its tags in one transaction and
+never gives two writers one number. So an entry says which number it means to have, and one that gets another has lost
+against somebody who was faster: it stays, and counts for nothing. Its run, in the experiment of the same name, keeps
+the report.
+"""
+
+from pathlib import Path
+
+from mlflow.exceptions import MlflowException
+
+from gapwise.errors import RegistryError
+from gapwise.tracking.client import Tracking, first_line
+from gapwise.tracking.registry import TAG, ensure
+
+_ENTRY, _DIGEST = f"{TAG}ledger.entry", f"{TAG}ledger.digest"
+SUFFIX = "-ledger"
+
+
+def kept(tracking: Tracking, name: str) -> list[tuple[int, str, str]]:
+    """(number, text, digest) of every entry; none where nothing was ever decided."""
+    try:
+        found = tracking.client.search_model_versions(f"name = '{name}{SUFFIX}'", max_results=10_000)
+    except MlflowException as error:
+        raise RegistryError(f"not usable: {first_line(error)}", where=f"ledger of {name!r}") from error
+    return [(int(one.version), one.tags.get(_ENTRY, ""), one.tags.get(_DIGEST, "")) for one in found]
+
+
+def append(tracking: Tracking, name: str, text: str, digest: str, report: tuple[str, Path] | None = None) -> int:
+    """Write an entry; returns the number that it got. `report` is a run with the folder of the report in it."""
+    run_id, source = (report[0], str(report[1])) if report else (None, "ledger")
+    try:
+        ensure(tracking, f"{name}{SUFFIX}")
+        made = tracking.client.create_model_version(
+            f"{name}{SUFFIX}", source, run_id=run_id, tags={_ENTRY: text, _DIGEST: digest}
+        )
+    except MlflowException as error:
+        raise RegistryError(f"not written: {first_line(error)}", where=f"ledger of {name!r}") from error
+    return int(made.version)
