@@ -150,25 +150,34 @@ def floor(train_labels: Labels, labels: Labels, shape: DataShape) -> Mapping[str
     MAE answers the training median, two-class metrics the training majority's side, finer classes the training
     majority's class. It is a floor, not a model: it needs no input at all.
     """
+    scores = {
+        metric: score(constant_outputs(answer, len(labels), shape)[None], labels, shape)[metric]
+        for metric, answer in constants(train_labels, shape).items()
+    }
+    return {metric: float(value[0]) for metric, value in scores.items()}
+
+
+def constants(train_labels: Labels, shape: DataShape) -> dict[str, float]:
+    """By metric the one answer that scores best on the training labels: a score, or the number of a class."""
     if shape.task == "classification":
-        answer = int(np.bincount(train_labels.astype(np.int64)).argmax())
-        constant = np.full((1, len(labels)), answer)
-        scores = classification(constant, labels.astype(np.int64), shape.classes)
-        return {name: float(value[0]) for name, value in scores.items()}
-    answers_A = _answers(train_labels.astype(np.float64), shape.label_range)
-    sides = (train_labels.astype(np.float64), labels.astype(np.float64))
-    in_training, here = (_constant_scores(answers_A, side, shape) for side in sides)
-    chosen = {name: int(np.nan_to_num(value).argmax()) for name, value in in_training.items()}
-    chosen |= {"mae": len(answers_A) - 1, "corr": len(answers_A) - 1}
-    return {name: float(here[name][answer]) for name, answer in chosen.items()}
+        majority = float(np.bincount(train_labels.astype(np.int64)).argmax())
+        return dict.fromkeys(metric_names(shape), majority)
+    labels = train_labels.astype(np.float64)
+    answers_A = _answers(labels, shape.label_range)
+    constant_AN = np.repeat(answers_A[:, None], len(labels), axis=1)
+    in_training = regression(constant_AN, labels, shape.label_range)
+    chosen = {name: float(answers_A[np.nan_to_num(value).argmax()]) for name, value in in_training.items()}
+    return chosen | dict.fromkeys(("mae", "corr"), float(answers_A[-1]))
+
+
+def constant_outputs(answer: float, count: int, shape: DataShape) -> Real:
+    """(N,) scores, or (N, C) logits, of a model that always gives one answer."""
+    if shape.task == "classification":
+        return np.repeat(np.eye(shape.classes)[[int(answer)]], count, axis=0)
+    return np.full(count, answer)
 
 
 def _answers(train_labels: Real, label_range: tuple[float, float]) -> Real:
     """One answer in every class that the metrics cut, and last the training median."""
     grid = _SIMS_ANSWERS if label_range == SIMS_RANGE else tuple(np.arange(-3.0, 4.0).tolist())
     return np.array([*grid, float(np.median(train_labels))])
-
-
-def _constant_scores(answers_A: Real, labels: Real, shape: DataShape) -> Scores:
-    constant_AN = np.repeat(answers_A[:, None], len(labels), axis=1)
-    return regression(constant_AN, labels.astype(np.float64), shape.label_range)
