@@ -19,8 +19,8 @@ def promotions(truth: Truth, *, rates: int, mask_seeds: int = 4) -> int:
     found = 0
     for seed in range(SIMULATIONS):
         known = contest(truth, draw, rates=rates, mask_seeds=mask_seeds)
-        asked = dict.fromkeys(known.conditions, CHALLENGER)
-        verdicts = weigh(known, asked, dict.fromkeys(asked, CHAMPION), SPEC, baseline=None, seed=seed)
+        asked = [(rate, CHALLENGER) for rate in known.conditions]
+        verdicts = weigh(known, asked, dict.fromkeys(known.conditions, CHAMPION), SPEC, baseline=None, seed=seed)
         found += any(one.passed for one in verdicts)
     return found
 

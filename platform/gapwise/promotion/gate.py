@@ -76,14 +76,14 @@ class Verdict(NamedTuple):
 
 def weigh(
     answers: Answers,
-    challengers: Mapping[str, str],
+    challengers: Sequence[tuple[str, str]],
     champions: Mapping[str, str],
     spec: GateSpec,
     *,
     baseline: str | None,
     seed: int = 0,
 ) -> list[Verdict]:
-    """A verdict for every rate of `challengers` {rate: model} whose challenger does not serve it already.
+    """A verdict for each of `challengers` (rate, model) that does not serve the rate already.
 
     `champions` are {rate: model}; `baseline` is late_fusion, None where there is none. All models, and FLOOR, are among
     the answers.
@@ -91,7 +91,7 @@ def weigh(
     compare = _comparer(answers, seed)
     now = dict(champions)
     contests = []
-    for rate, challenger in challengers.items():
+    for rate, challenger in challengers:
         incumbent = serving(rate, now)
         if incumbent is None:
             rivals = [rival for rival in (baseline, FLOOR) if rival is not None and rival != challenger]
@@ -145,11 +145,11 @@ def _sent_there_too(rate: str, champions: dict[str, str], conditions: list[str])
 
 def _holm(contests: list[Contest], alpha: float) -> list[Verdict]:
     """Holm 1979, Scand. J. Statist. 6: the smallest p against alpha / m, the next against alpha / (m - 1), ..."""
-    verdicts: dict[str, Verdict] = {}
+    verdicts: dict[tuple[str, str], Verdict] = {}
     going, level = True, alpha
     for index, contest in enumerate(sorted(contests, key=lambda one: one.p)):
         if going:
             level = alpha / (len(contests) - index)
             going = contest.p <= level
-        verdicts[contest.rate] = Verdict(contest, level, going)
-    return [verdicts[contest.rate] for contest in contests]
+        verdicts[contest.rate, contest.challenger] = Verdict(contest, level, going)
+    return [verdicts[contest.rate, contest.challenger] for contest in contests]
