@@ -10,7 +10,14 @@ from gapwise.promotion.chain import BEGINNING, EMPTY, Entry, Head, Kept, Move, r
 def entry(sequence: int, follows: str, action: str = "promote") -> Entry:
     move = Move(rate="0.3", before=None, after=str(sequence))
     return Entry(
-        sequence=sequence, follows=follows, time="2026-11-22T00:00:00Z", who="me", action=action, moves=[move], facts={}
+        sequence=sequence,
+        follows=follows,
+        time="2026-11-22T00:00:00Z",
+        who="me",
+        action=action,
+        moves=[move],
+        aliases={"champion-mr30": str(sequence), "challenger-mr30": None if sequence == 3 else str(sequence)},
+        facts={},
     )
 
 
@@ -26,6 +33,7 @@ def test_a_whole_chain_has_no_problem_and_a_head() -> None:
     ledger = read(chain(3)[::-1])
     assert ([one.sequence for one in ledger.entries], ledger.problems) == ([1, 2, 3], [])
     assert ledger.head == Head(3, chain(3)[-1].digest)
+    assert ledger.aliases == {"champion-mr30": "3"}
     assert read([]).head == EMPTY
 
 

@@ -1,5 +1,7 @@
 """The names by which a registry knows who serves a missing rate."""
 
+import re
+
 BASELINE_ALIAS = "baseline"
 
 
@@ -11,6 +13,16 @@ def champion(rate: str) -> str:
 def previous(rate: str) -> str:
     """ "0.3" -> "previous-mr30"."""
     return f"previous-mr{_percent(rate)}"
+
+
+def challenger(rate: str) -> str:
+    """ "0.3" -> "challenger-mr30"."""
+    return f"challenger-mr{_percent(rate)}"
+
+
+def ours(alias: str) -> bool:
+    """Whether the ledger speaks for an alias; any other one is a person's own."""
+    return alias == BASELINE_ALIAS or bool(re.fullmatch(r"(champion|previous|challenger)-mr\d{2,3}", alias))
 
 
 def rate_of(alias: str) -> str | None:

@@ -42,6 +42,8 @@ class Entry(BaseModel):
     action: str
     """promote, hold, rollback, ask, approve or copy."""
     moves: list[Move]
+    aliases: dict[str, str | None]
+    """What the registry's aliases name from then on; None for one that goes. Aliases that are not here stay."""
     facts: dict[str, JsonValue]
     """Digest of the gate's report, fingerprints of data and code, study, reasons."""
 
@@ -86,6 +88,14 @@ class Ledger(NamedTuple):
     """In words, each naming its entry; none where the chain holds."""
     last_number: int
     """That the store has given, to entries that lost a race too."""
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """What all entries together say that the registry's aliases name."""
+        found: dict[str, str | None] = {}
+        for entry in self.entries:
+            found |= entry.aliases
+        return {alias: version for alias, version in found.items() if version is not None}
 
     @property
     def head(self) -> Head:

@@ -6,8 +6,6 @@ against somebody who was faster: it stays, and counts for nothing. Its run, in t
 the report.
 """
 
-from pathlib import Path
-
 from mlflow.exceptions import MlflowException
 
 from gapwise.errors import RegistryError
@@ -27,14 +25,12 @@ def kept(tracking: Tracking, name: str) -> list[tuple[int, str, str]]:
     return [(int(one.version), one.tags.get(_ENTRY, ""), one.tags.get(_DIGEST, "")) for one in found]
 
 
-def append(tracking: Tracking, name: str, text: str, digest: str, report: tuple[str, Path] | None = None) -> int:
-    """Write an entry; returns the number that it got. `report` is a run with the folder of the report in it."""
-    run_id, source = (report[0], str(report[1])) if report else (None, "ledger")
+def append(tracking: Tracking, name: str, text: str, digest: str, run_id: str | None = None) -> int:
+    """Write an entry; returns the number that it got. `run_id` is the run that keeps the decision's report."""
     try:
         ensure(tracking, f"{name}{SUFFIX}")
-        made = tracking.client.create_model_version(
-            f"{name}{SUFFIX}", source, run_id=run_id, tags={_ENTRY: text, _DIGEST: digest}
-        )
+        source, tags = f"runs:/{run_id}" if run_id else "ledger", {_ENTRY: text, _DIGEST: digest}
+        made = tracking.client.create_model_version(f"{name}{SUFFIX}", source, run_id=run_id, tags=tags)
     except MlflowException as error:
         raise RegistryError(f"not written: {first_line(error)}", where=f"ledger of {name!r}") from error
     return int(made.version)

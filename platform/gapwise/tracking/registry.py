@@ -133,6 +133,15 @@ def set_alias(tracking: Tracking, name: str, alias: str, version: str) -> None:
     tracking.client.set_registered_model_alias(name, alias, version)
 
 
+def delete_alias(tracking: Tracking, name: str, alias: str) -> None:
+    tracking.client.delete_registered_model_alias(name, alias)
+
+
+def note(tracking: Tracking, name: str, version: str, fact: str, value: Any) -> None:
+    """One more fact in a version's tags, or another value of one."""
+    tracking.client.set_model_version_tag(name, version, f"{TAG}{fact}", json.dumps(value, sort_keys=True))
+
+
 def describe(tracking: Tracking, name: str, version: str, text: str) -> None:
     """The note that MLflow's UI shows beside a version."""
     tracking.client.update_model_version(name, version, text)

@@ -1,0 +1,121 @@
+"""Ledger and aliases in a real SQLite MLflow.
+
+Faked: the models, whose versions are bare; and deaths, by an MLflow client that stops answering at the n-th write.
+"""
+
+import re
+from typing import Any
+
+import pytest
+from mlflow.exceptions import MlflowException
+
+from gapwise.errors import GateError, RegistryError
+from gapwise.promotion.chain import Move
+from gapwise.promotion.standing import Deed, record, settled, standing
+from gapwise.spec.home import Home
+from gapwise.tracking import registry
+from gapwise.tracking.client import Tracking, connect
+
+WRITES = {"create_model_version", "set_model_version_tag"}
+WRITES |= {"set_registered_model_alias", "delete_registered_model_alias"}
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
+    return connect(Home(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest, tracking: Tracking) -> str:
+    """A registered model with versions 1 to 3."""
+    made = re.sub(r"[^a-z0-9_]", "", request.node.name)
+    registry.ensure(tracking, made)
+    for _ in range(3):
+        tracking.client.create_model_version(made, "nowhere")
+    return made
+
+
+def promotion(after: str, before: str | None, rate: str = "0.3") -> Deed:
+    names: dict[str, str | None] = {f"champion-mr{round(100 * float(rate)):02d}": after}
+    names |= {"previous-mr30": before} if before else {}
+    return Deed("promote", [Move(rate=rate, before=before, after=after)], names, {"gate": "g"})
+
+
+def test_a_decision_is_an_entry_that_the_aliases_follow(tracking: Tracking, name: str) -> None:
+    first = record(tracking, settled(tracking, name), promotion("1", None))
+    second = record(tracking, settled(tracking, name), promotion("2", "1"))
+    now = standing(tracking, name)
+    assert [one.sequence for one in now.ledger.entries] == [1, 2]
+    assert (now.ledger.problems, second.follows) == ([], first.digest)
+    assert now.aliases == registry.aliases(tracking, name) == {"champion-mr30": "2", "previous-mr30": "1"}
+    assert now.champions == {"0.3": "2"}
+    assert registry.version_of(tracking, name, "2").facts["ledger"] == {"sequence": 2, "digest": second.digest}
+
+
+def test_aliases_from_before_the_ledger_are_kept_and_a_persons_own_are_left_alone(
+    tracking: Tracking, name: str
+) -> None:
+    for alias, version in {"champion-mr00": "1", "favourite": "3"}.items():
+        registry.set_alias(tracking, name, alias, version)
+    record(tracking, settled(tracking, name), promotion("2", None))
+    assert settled(tracking, name).aliases == {"champion-mr00": "1", "champion-mr30": "2", "favourite": "3"}
+    registry.set_alias(tracking, name, "champion-mr00", "3")
+    registry.delete_alias(tracking, name, "champion-mr30")
+    assert settled(tracking, name).champions == {"0.0": "1", "0.3": "2"}
+    assert registry.aliases(tracking, name) == {"champion-mr00": "1", "champion-mr30": "2", "favourite": "3"}
+
+
+def test_of_two_decisions_at_once_one_wins_and_the_other_hears_of_it(tracking: Tracking, name: str) -> None:
+    mine, theirs = settled(tracking, name), settled(tracking, name)
+    record(tracking, theirs, promotion("2", None))
+    with pytest.raises(GateError, match=r"decided first \(promote, entry 1\); nothing was changed"):
+        record(tracking, mine, promotion("3", None))
+    assert settled(tracking, name).champions == {"0.3": "2"}
+    third = record(tracking, settled(tracking, name), promotion("3", "2"))
+    assert (third.sequence, standing(tracking, name).ledger.problems) == (3, [])
+
+
+class Dying:
+    """MLflow's client, until it has written so often."""
+
+    def __init__(self, client: Any, writes: int) -> None:
+        self._client, self._left = client, writes
+
+    def __getattr__(self, called: str) -> Any:
+        real = getattr(self._client, called)
+        if called not in WRITES:
+            return real
+
+        def write(*args: Any, **keywords: Any) -> Any:
+            if self._left == 0:
+                raise MlflowException("connection refused")
+            self._left -= 1
+            return real(*args, **keywords)
+
+        return write
+
+
+@pytest.mark.parametrize("writes", range(4))
+def test_who_dies_between_two_steps_leaves_nothing_half_done_for_the_next_command(
+    tracking: Tracking, name: str, writes: int
+) -> None:
+    record(tracking, settled(tracking, name), promotion("1", None))
+    now = settled(tracking, name)
+    with pytest.raises(RegistryError):
+        record(tracking._replace(client=Dying(tracking.client, writes)), now, promotion("2", "1"))
+    after = settled(tracking, name)
+    if writes == 0:
+        assert after.aliases == {"champion-mr30": "1"}
+    else:
+        assert after.aliases == {"champion-mr30": "2", "previous-mr30": "1"}
+        assert registry.version_of(tracking, name, "2").facts["ledger"]["sequence"] == 2
+    assert registry.aliases(tracking, name) == after.aliases
+
+
+def test_a_ledger_that_does_not_hold_stops_every_command_and_says_where_to_look(tracking: Tracking, name: str) -> None:
+    record(tracking, settled(tracking, name), promotion("1", None))
+    record(tracking, settled(tracking, name), promotion("2", "1"))
+    tracking.client.delete_model_version(f"{name}-ledger", "2")
+    with pytest.raises(GateError, match="entry 2 is missing: version 2 became champion by it"):
+        settled(tracking, name)
+    assert standing(tracking, name).ledger.problems == ["entry 2 is missing: version 2 became champion by it"]
