@@ -73,7 +73,7 @@ def years(spec: GateSpec, correlation: float, simulations: int) -> float:
         for week in range(WEEKS):
             answers = contest(Truth(0.0, correlation), draw, mask_seeds=_MASK_SEEDS)
             asked = [("0.0", CHALLENGER)]
-            (verdict,) = weigh(answers, asked, {"0.0": CHAMPION}, spec, baseline=None, seed=year * WEEKS + week)
+            (verdict,) = weigh(answers, asked, {"0.0": CHAMPION}, spec, baselines={}, seed=year * WEEKS + week)
             if verdict.passed:
                 wrong += 1
                 break

@@ -39,7 +39,7 @@ def passed(verdicts: list[Verdict]) -> list[str]:
 
 def test_a_rate_is_promoted_where_the_challenger_is_better_beyond_doubt() -> None:
     known = answers(old=(0.0, 0.0, 0.0), new=(0.5, 0.0, -0.5))
-    verdicts = weigh(known, everywhere("new"), dict.fromkeys(RATES, "old"), SPEC, baseline=None)
+    verdicts = weigh(known, everywhere("new"), dict.fromkeys(RATES, "old"), SPEC, baselines={})
     assert passed(verdicts) == ["0.0"]
     first = verdicts[0].contest.comparisons[0]
     assert first.difference.effect == pytest.approx(0.5, abs=0.02)
@@ -51,7 +51,7 @@ def test_better_by_less_than_the_margin_is_not_enough() -> None:
     known = answers(old=(0.0, 0.0, 0.0), new=(0.5, 0.5, 0.5))
     for margin, rates in ((0.4, RATES), (0.6, [])):
         spec = SPEC.model_copy(update={"margin": margin})
-        verdicts = weigh(known, everywhere("new"), dict.fromkeys(RATES, "old"), spec, baseline=None)
+        verdicts = weigh(known, everywhere("new"), dict.fromkeys(RATES, "old"), spec, baselines={})
         assert passed(verdicts) == rates
 
 
@@ -60,7 +60,7 @@ def test_an_interval_excludes_the_margin_exactly_where_the_rate_is_promoted() ->
     seen = set()
     for improvement in np.linspace(0.0, 0.06, 25):
         known = contest(Truth(float(improvement), 0.05), draw, mask_seeds=2)
-        (verdict,) = weigh(known, [("0.0", CHALLENGER)], {"0.0": CHAMPION}, SPEC, baseline=None)
+        (verdict,) = weigh(known, [("0.0", CHALLENGER)], {"0.0": CHAMPION}, SPEC, baselines={})
         low, _ = verdict.contest.comparisons[0].difference.interval(verdict.level) or (0.0, 0.0)
         assert verdict.passed == (low > 0.0)
         seen.add(verdict.passed)
@@ -70,28 +70,28 @@ def test_an_interval_excludes_the_margin_exactly_where_the_rate_is_promoted() ->
 def test_a_champion_that_is_already_there_does_not_challenge_itself() -> None:
     known = answers(old=(0.0, 0.0, 0.0), new=(0.5, 0.5, 0.5))
     champions = {"0.0": "new", "0.3": "old", "0.6": "new"}
-    verdicts = weigh(known, everywhere("new"), champions, SPEC, baseline=None)
+    verdicts = weigh(known, everywhere("new"), champions, SPEC, baselines={})
     assert passed(verdicts) == ["0.3"] == [one.contest.rate for one in verdicts]
 
 
 def test_a_specialist_is_vetoed_by_rates_that_it_would_serve_and_by_no_others() -> None:
     known = answers(old=(0.0, 0.0, 0.0), new=(0.5, -0.5, 0.0))
     champions = dict.fromkeys(RATES, "old")
-    assert passed(weigh(known, [("0.0", "new")], champions, SPEC, baseline=None)) == ["0.0"]
+    assert passed(weigh(known, [("0.0", "new")], champions, SPEC, baselines={})) == ["0.0"]
     # With one champion, of 0.6, the router would send 0.3 to whoever serves 0.3 or 0.6, and 0.0 to the newcomer.
-    assert passed(weigh(known, [("0.0", "new")], {"0.6": "old"}, SPEC, baseline=None)) == ["0.0"]
+    assert passed(weigh(known, [("0.0", "new")], {"0.6": "old"}, SPEC, baselines={})) == ["0.0"]
     worse_at_next = answers(old=(0.0, 0.0, 0.0), new=(-0.5, 0.5, 0.0))
-    (vetoed,) = weigh(worse_at_next, [("0.3", "new")], {"0.6": "old"}, SPEC, baseline=None)
+    (vetoed,) = weigh(worse_at_next, [("0.3", "new")], {"0.6": "old"}, SPEC, baselines={})
     assert not vetoed.passed
     assert [(one.rate, one.allowed) for one in vetoed.contest.comparisons] == [("0.3", 0.0), ("0.0", -0.02)]
 
 
 def test_a_rate_that_nobody_serves_asks_for_more_than_the_floor_and_the_baseline() -> None:
     known = answers(**{FLOOR: (0.0, 0.0, 0.0), "late": (0.3, 0.3, 0.3), "new": (0.5, 0.1, -0.5)})
-    verdicts = weigh(known, everywhere("new"), {}, SPEC, baseline="late")
+    verdicts = weigh(known, everywhere("new"), {}, SPEC, baselines=dict.fromkeys(RATES, "late"))
     assert passed(verdicts) == ["0.0"]
     assert [one.rival for one in verdicts[0].contest.comparisons] == ["late", FLOOR]
-    assert passed(weigh(known, everywhere("late"), {}, SPEC, baseline="late")) == RATES
+    assert passed(weigh(known, everywhere("late"), {}, SPEC, baselines=dict.fromkeys(RATES, "late"))) == RATES
 
 
 def test_a_further_metric_may_not_be_lost() -> None:
@@ -101,14 +101,14 @@ def test_a_further_metric_may_not_be_lost() -> None:
     sided["new"] = np.where(np.arange(400) < 100, -sided["new"], sided["new"]).astype(np.float32)
     known = known._replace(labels=labels, models={name: value * 0.1 for name, value in sided.items()})
     spec = SPEC.model_copy(update={"also": {"acc2_non0": 0.02}})
-    (verdict,) = weigh(known, [("0.3", "new")], {"0.3": "old"}, spec, baseline=None)
+    (verdict,) = weigh(known, [("0.3", "new")], {"0.3": "old"}, spec, baselines={})
     lost = verdict.contest.comparisons[1]
     assert (lost.metric, lost.difference.effect, verdict.passed) == ("acc2_non0", pytest.approx(-0.25), False)
 
 
 def test_over_rates_the_smallest_p_has_the_strictest_level_and_the_first_failure_ends_it() -> None:
     known = answers(old=(0.0, 0.0, 0.0), new=(0.5, 0.0, 0.4))
-    verdicts = weigh(known, everywhere("new"), dict.fromkeys(RATES, "old"), SPEC, baseline=None)
+    verdicts = weigh(known, everywhere("new"), dict.fromkeys(RATES, "old"), SPEC, baselines={})
     assert passed(verdicts) == ["0.0", "0.6"]
     assert sorted(one.level for one in verdicts) == pytest.approx([0.05 / 3, 0.05 / 2, 0.05])
 
@@ -122,7 +122,7 @@ def test_where_nothing_can_be_said_nothing_is_promoted(case: str) -> None:
         known.models["new"][:, 0, 0] = np.nan
     else:
         known = known._replace(models={"old": known.models["old"], "new": known.models["old"]})
-    verdicts = weigh(known, [("0.3", "new")], {"0.3": "old"}, SPEC, baseline=None)
+    verdicts = weigh(known, [("0.3", "new")], {"0.3": "old"}, SPEC, baselines={})
     assert [(one.passed, one.contest.p) for one in verdicts] == [(False, 1.0)]
     assert verdicts[0].contest.comparisons[0].difference.interval(0.05) is None
 

@@ -20,7 +20,7 @@ def promotions(truth: Truth, *, rates: int, mask_seeds: int = 4) -> int:
     for seed in range(SIMULATIONS):
         known = contest(truth, draw, rates=rates, mask_seeds=mask_seeds)
         asked = [(rate, CHALLENGER) for rate in known.conditions]
-        verdicts = weigh(known, asked, dict.fromkeys(known.conditions, CHAMPION), SPEC, baseline=None, seed=seed)
+        verdicts = weigh(known, asked, dict.fromkeys(known.conditions, CHAMPION), SPEC, baselines={}, seed=seed)
         found += any(one.passed for one in verdicts)
     return found
 

@@ -1,84 +1,127 @@
-"""`gapwise promote`: the winners of a study become champions of their missing rates."""
+"""`gapwise promote`: the winners of studies become champions of their missing rates, if the gate lets them."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
 from gapwise.spec.home import home
 
+if TYPE_CHECKING:
+    from gapwise.promotion.promote import Decided
+    from gapwise.promotion.report import Decision
+
 EXAMPLES = """
 Examples:
 
     gapwise promote prlf-mosi --name mosi --dry-run
 
-    gapwise promote prlf-mosi --name mosi
+    gapwise promote prlf-mosi promise-mosi --name mosi --gate gate.yaml
 """
 HELD = 3
 """Exit code: the work is done, and every rate was held."""
 
 
 def promote(
-    study: Annotated[str, typer.Argument(metavar="STUDY", help="A finished study.")],
+    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Finished studies of one dataset.")],
     name: Annotated[str, typer.Option(help="The registered model: one for a dataset, task and protocol.")],
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Decide and print; register nothing.")] = False,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Dataset whose test split decides; by default the first study's.")
+    ] = None,
+    gate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="YAML: margins, confidence, further metrics, yearly alpha.")
+    ] = None,
+    approval: Annotated[
+        bool, typer.Option("--require-approval", help="Move nothing until `gapwise registry approve`.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Decide on validation and print; register nothing.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Register the winner of every missing rate that beats the floor and late_fusion on validation."""
+    """Put the best model of every missing rate before the gate, and make those that pass champions."""
+    from gapwise.data.store import open_dataset
+    from gapwise.promotion.promote import Asked
     from gapwise.promotion.promote import promote as act
+    from gapwise.spec.gate import GateSpec
+    from gapwise.spec.loader import load_spec
     from gapwise.tracking.client import connect
     from gapwise.tuning.result import load_result
 
-    result = load_result(home().studies, study)
-    promotions = act(connect(home()), result, home().studies / study, name, dry_run=dry_run)
-    rows = [_row(one) for one in promotions]
+    spec = load_spec(GateSpec, gate) if gate is not None else GateSpec()
+    results = [load_result(home().studies, study) for study in studies]
+    dataset = open_dataset(data or results[0].data)
+    asked = Asked(name, results, dataset, spec, dry_run=dry_run, approval=approval)
+    decided = act(connect(home()), home(), asked)
     if as_json:
-        print_json({"name": name, "dry_run": dry_run, "decisions": rows})
+        print_json(_body(name, decided, dry_run))
     else:
-        _show(name, rows, result.floor[result.objective.metric], dry_run)
-    if all(one.decision.decision == "hold" for one in promotions):
+        _show(name, decided, dry_run)
+    if all(one.decision == "hold" for one in decided.decisions):
         raise typer.Exit(HELD)
 
 
-def _row(promotion: Any) -> dict[str, Any]:
-    decision = promotion.decision
+def _body(name: str, decided: "Decided", dry_run: bool) -> dict[str, Any]:
+    entry = decided.entry
     return {
-        "rate": decision.rate,
-        "decision": decision.decision,
-        "version": promotion.version,
-        "from": promotion.replaced,
-        "trial": decision.trial,
-        "metric": decision.metric,
-        "value": decision.value,
-        "sd": decision.sd,
-        "late_fusion": decision.against,
-        "effect": decision.effect,
-        "interval": None,
-        "p": None,
-        "reasons": decision.reasons,
+        "name": name,
+        "dry_run": dry_run,
+        "decisions": [_row(one) for one in decided.decisions],
+        "gate": decided.report,
+        "entry": None if entry is None else {"sequence": entry.sequence, "digest": entry.digest},
     }
 
 
-def _show(name: str, rows: list[dict[str, Any]], floor: float, dry_run: bool) -> None:
-    metric = rows[0]["metric"]
+def _row(one: "Decision") -> dict[str, Any]:
+    metric = one.candidate.result.objective.metric
+    first = one.verdict.contest.comparisons[0] if one.verdict else None
+    return {
+        "rate": one.rate,
+        "decision": one.decision,
+        "version": one.version,
+        "from": one.before,
+        "study": one.candidate.result.study,
+        "trial": one.candidate.model.trial,
+        "metric": metric,
+        "value": one.candidate.figure.mean,
+        "sd": one.candidate.figure.sd,
+        "rival": first.rival if first else None,
+        "effect": first.difference.effect if first else None,
+        "interval": first.difference.interval(one.verdict.level) if first and one.verdict else None,
+        "p": one.verdict.contest.p if one.verdict else None,
+        "reasons": one.reasons,
+    }
+
+
+def _show(name: str, decided: "Decided", dry_run: bool) -> None:
+    report, rows = decided.report, [_row(one) for one in decided.decisions]
     listed = [
         [
             row["rate"],
             row["decision"],
             row["trial"],
             f"v{row['version']}" if row["version"] else "-",
-            figure(row["value"], row["sd"]),
-            figure(row["late_fusion"]) if row["late_fusion"] is not None else "-",
-            figure(floor),
+            row["rival"] or "-",
+            figure(row["effect"]) if row["effect"] is not None else "-",
+            " to ".join(f"{end:+.3f}" for end in row["interval"]) if row["interval"] else "-",
+            f"{row['p']:.4f}" if row["p"] is not None else "-",
         ]
         for row in rows
     ]
     title = f"{name}: champions by missing rate{' (dry run: nothing was registered)' if dry_run else ''}"
-    columns = ["missing", "decision", "model", "version", f"valid {metric}", "late_fusion", "floor"]
-    print_table(title, columns, listed, caption=rows[0]["reasons"][-1])
+    columns = ["missing", "decision", "model", "version", "against", f"{report['metric']} better by", "interval", "p"]
+    said = (
+        f"{report['split']} split, {report['samples']} samples in {report['groups']} groups,"
+        f" {report['gate']['mask_seeds']} mask seeds; alpha {report['alpha']:.4g} over all rates (Holm);"
+        f" {report['decisions_before_within_a_year']} decisions on this split before, within a year"
+    )
+    print_table(title, columns, listed, caption=said)
     for row in rows:
         if row["decision"] == "hold" or row["trial"].startswith("late_fusion"):
-            stdout.print(f"{row['rate']}: {'; '.join(row['reasons'][:-1])}", soft_wrap=True)
+            stdout.print(f"{row['rate']}: {'; '.join(row['reasons'])}", soft_wrap=True)
+    if decided.entry is not None:
+        stdout.print(f"ledger: entry {decided.entry.sequence}, {decided.entry.digest}", soft_wrap=True)
     if not dry_run:
         stdout.print(
             f"next: gapwise evaluate models:/{name}@champion-mr{round(float(rows[0]['rate']) * 100):02d} --data DIR"

@@ -80,13 +80,13 @@ def weigh(
     champions: Mapping[str, str],
     spec: GateSpec,
     *,
-    baseline: str | None,
+    baselines: Mapping[str, str],
     seed: int = 0,
 ) -> list[Verdict]:
     """A verdict for each of `challengers` (rate, model) that does not serve the rate already.
 
-    `champions` are {rate: model}; `baseline` is late_fusion, None where there is none. All models, and FLOOR, are among
-    the answers.
+    `champions` are {rate: model}; `baselines` are late_fusion by rate. All models, and FLOOR, are among the
+    answers.
     """
     compare = _comparer(answers, seed)
     now = dict(champions)
@@ -94,8 +94,8 @@ def weigh(
     for rate, challenger in challengers:
         incumbent = serving(rate, now)
         if incumbent is None:
-            rivals = [rival for rival in (baseline, FLOOR) if rival is not None and rival != challenger]
-            found = [compare(answers.metric, rate, challenger, rival, spec.margin) for rival in rivals]
+            rivals = [rival for rival in (baselines.get(rate), FLOOR) if rival not in (None, challenger)]
+            found = [compare(answers.metric, rate, challenger, rival, spec.margin) for rival in rivals if rival]
             contests.append(Contest(rate, challenger, found))
         elif incumbent != challenger:
             found = [compare(answers.metric, rate, challenger, incumbent, spec.margin)]
