@@ -1,24 +1,28 @@
-"""Acting on decisions, with a real SQLite MLflow and real (tiny) model folders in temporary folders.
+"""From finished studies to champions, with a real SQLite MLflow and real (tiny) model folders in temporary folders.
 
-Faked: the study. Its winner and baseline are trained for one epoch each, in this process, and the figures of its result
-are written by hand, so that each test decides what beats what. One store serves the file; every test takes its own
-registered name.
+Faked: the studies, whose figures are written by hand, and what models answer on the test split: each test says which
+model errs by how much, so that the gate's arithmetic is real and its verdicts are known.
 """
 
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from gapwise.data.store import open_dataset, statistics
-from gapwise.errors import RegistryError
-from gapwise.models.saved import load_model_folder, save_model
+from gapwise.data.store import Dataset, Split, open_dataset, statistics
+from gapwise.errors import GateError, RegistryError
+from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.promotion.champions import champions
-from gapwise.promotion.promote import promote
+from gapwise.promotion.gate import FLOOR, Answers
+from gapwise.promotion.promote import Asked, Decided, promote
+from gapwise.promotion.rollback import approve, roll_back
+from gapwise.promotion.standing import settled, standing
 from gapwise.spec.fingerprint import fingerprint
+from gapwise.spec.gate import GateSpec
 from gapwise.spec.home import Home
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.train import ObjectiveSpec, TrainSpec
@@ -28,48 +32,44 @@ from gapwise.tracking.locate import locate
 from gapwise.tracking.runs import start_run
 from gapwise.training.checkpoint import NoSink, trained_model
 from gapwise.training.decision import NoReporter
-from gapwise.training.job import Job
+from gapwise.training.job import whole_job
 from gapwise.training.loop import fit
 from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
 
 RATES = ("0.0", "0.3")
+SPEC = GateSpec(mask_seeds=2, yearly_alpha=1.0, decisions_per_year=20)
 Curve = dict[str, float]
-MakeResult = Callable[..., StudyResult]
-
-
-def job(small: Path, arm: str) -> Job:
-    dataset = open_dataset(small)
-    model = {"name": arm, "width": 8, "heads": 2, "depth": 1, "summary_tokens": 1}
-    protocol = {"rates": [float(rate) for rate in RATES]}
-    return Job(
-        spec=TrainSpec.model_validate({"model": model, "protocol": protocol, "epochs": 1, "batch_size": 400}),
-        train=dataset.train,
-        valid=dataset.valid,
-        shape=dataset.manifest.shape(),
-        statistics=statistics(dataset.train),
-        fingerprints=dataset.fingerprints(),
-    )
+Errors = Mapping[str, tuple[float, float]]
+"""Mean absolute error at both rates, by a model's name."""
 
 
 @pytest.fixture(scope="module")
-def folder(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study's folder with a refitted winner and a refitted baseline."""
-    made = tmp_path_factory.mktemp("study")
+def here(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("home"))
+
+
+@pytest.fixture(scope="module")
+def tracking(here: Home) -> Tracking:
+    return connect(here)
+
+
+@pytest.fixture(scope="module")
+def trained(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a refit leaves: a winner and a baseline."""
+    made, dataset = tmp_path_factory.mktemp("study"), open_dataset(small)
     for arm in ("prlf", "late_fusion"):
-        one = job(small, arm)
-        trained = fit(one, NoReporter(), NoSink())
-        save_model(made / "refit" / f"{arm}-0" / "seed-1", trained_model(one, trained, trained.kept.metrics))
+        model = {"name": arm, "width": 8, "heads": 2, "depth": 1, "summary_tokens": 1}
+        protocol = {"rates": [float(rate) for rate in RATES]}
+        spec = TrainSpec.model_validate({"model": model, "protocol": protocol, "epochs": 1, "batch_size": 400})
+        job = whole_job(spec, dataset, statistics(dataset.train))
+        found = fit(job, NoReporter(), NoSink())
+        save_model(made / "refit" / f"{arm}-0" / "seed-1", trained_model(job, found, found.kept.metrics))
     return made
 
 
-@pytest.fixture(scope="module")
-def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    return connect(Home(tmp_path_factory.mktemp("home")))
-
-
 @pytest.fixture
-def make_result(small: Path, folder: Path, tracking: Tracking) -> MakeResult:
-    """A finished study with these validation means by rate; the floor is 1.4."""
+def make_study(small: Path, trained: Path, here: Home, tracking: Tracking, name: str) -> Callable[..., StudyResult]:
+    """A finished study with these validation means by rate, under a name of its own for each test."""
 
     def model(arm: str, curve: Curve) -> RefitModel:
         place = f"refit/{arm}-0/seed-1"
@@ -77,7 +77,7 @@ def make_result(small: Path, folder: Path, tracking: Tracking) -> MakeResult:
             trial=f"{arm}-0",
             arm=arm,
             values={},
-            spec_fingerprint=fingerprint(load_model_folder(folder / place).spec),
+            spec_fingerprint=fingerprint(load_model_folder(trained / place).spec),
             epochs=1,
             seeds=[1],
             shipped_seed=1,
@@ -89,13 +89,17 @@ def make_result(small: Path, folder: Path, tracking: Tracking) -> MakeResult:
     def best(arm: str, curve: Curve) -> dict[str, Best]:
         return {rate: Best(trial=f"{arm}-0", metric="mae", mean=v, sd=0.0, seeds=1) for rate, v in curve.items()}
 
-    def make(study: str, winner: Curve, baseline: Curve, **changes: Any) -> StudyResult:
-        home = Home(Path(tracking.uri.removeprefix("sqlite:///")).parent)
+    def make(
+        study: str, winner: tuple[float, float] = (1.0, 1.1), baseline: tuple[float, float] = (1.2, 1.3), **changes: Any
+    ) -> StudyResult:
+        own = f"{name}-{study}"
+        shutil.copytree(trained, here.studies / own)
+        curves = [dict(zip(RATES, figures, strict=True)) for figures in (winner, baseline)]
         fields: dict[str, Any] = {
-            "study": study,
+            "study": own,
             "question": "which?",
             "task": "regression",
-            "dataset": "small",
+            "dataset": "synthetic-small",
             "data": str(small),
             "fingerprints": open_dataset(small).fingerprints(),
             "spec_fingerprint": "s",
@@ -107,11 +111,11 @@ def make_result(small: Path, folder: Path, tracking: Tracking) -> MakeResult:
             "wall_seconds": 1.0,
             "search_seconds": 1.0,
             "train_seconds": 1.0,
-            "best": best("prlf", winner),
-            "baseline": best("late_fusion", baseline),
+            "best": best("prlf", curves[0]),
+            "baseline": best("late_fusion", curves[1]),
             "floor": {"mae": 1.4},
-            "models": [model("prlf", winner), model("late_fusion", baseline)],
-            "parent_run_id": start_run(tracking, experiment_id(tracking, home, "small"), study, tags={}),
+            "models": [model("prlf", curves[0]), model("late_fusion", curves[1])],
+            "parent_run_id": start_run(tracking, experiment_id(tracking, here, "small"), study, tags={}),
         }
         return StudyResult(**(fields | changes))
 
@@ -123,148 +127,214 @@ def name(request: pytest.FixtureRequest) -> str:
     return re.sub(r"[^a-z0-9_]", "", request.node.name)
 
 
-WINS, LOSES = {"0.0": 1.0, "0.3": 1.1}, {"0.0": 1.2, "0.3": 1.3}
-MIXED = {"0.0": 1.0, "0.3": 1.35}
+Act = Callable[..., Decided]
 
 
-def test_every_rate_gets_the_model_that_won_it_and_each_model_is_registered_once(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+@pytest.fixture
+def act(tracking: Tracking, here: Home, name: str, small: Path) -> Act:
+    """Promote studies to the test's name, where every model on the test split errs as `errors` says."""
+
+    def promoted(*results: StudyResult, errors: Errors, spec: GateSpec = SPEC, **how: Any) -> Decided:
+        asked = Asked(name, list(results), open_dataset(small), spec, **how)
+        return promote(tracking, here, asked, judge=judging({FLOOR: (2.0, 2.0), **errors}))
+
+    return promoted
+
+
+def judging(errors: Errors) -> Callable[..., Answers]:
+    """In place of `evidence.answers`: a model is known by the end of its name, such as prlf-0, or by its version."""
+
+    def judge(
+        models: Mapping[str, ModelFolder],
+        dataset: Dataset,
+        split: Split,
+        protocol: ProtocolSpec,
+        *,
+        metric: str,
+        mask_seeds: int,
+    ) -> Answers:
+        del protocol
+        outputs = {}
+        for index, one in enumerate([*models, FLOOR]):
+            wanted = next(errors[known] for known in errors if one.endswith(known))
+            noise = np.random.default_rng(index).normal(0.0, 0.02, (2, mask_seeds, len(split)))
+            outputs[one] = (split.labels + np.asarray(wanted)[:, None, None] + noise).astype(np.float32)
+        return Answers(metric, list(RATES), outputs, split.labels, split.groups, dataset.manifest.shape())
+
+    return judge
+
+
+WINS: Errors = {"prlf-0": (1.0, 1.0), "late_fusion-0": (1.5, 1.5)}
+
+
+def decided(found: Decided) -> list[tuple[str, str, str | None]]:
+    return [(one.rate, one.decision, one.version) for one in found.decisions]
+
+
+def test_the_winner_of_every_rate_is_registered_once_and_the_baseline_lies_beside_it(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
 ) -> None:
-    promotions = promote(tracking, make_result("one", MIXED, LOSES), folder, name, dry_run=False)
-    assert [one.decision.trial for one in promotions] == ["prlf-0", "late_fusion-0"]
-    versions = {one.facts["trial"]: one.version for one in registry.versions(tracking, name)}
-    assert len(versions) == len(registry.versions(tracking, name)) == 2
+    found = act(make_study("one"), errors=WINS)
+    versions = {one.facts["arm"]: one.version for one in registry.versions(tracking, name)}
+    assert decided(found) == [("0.0", "promote", versions["prlf"]), ("0.3", "promote", versions["prlf"])]
     assert registry.aliases(tracking, name) == {
-        "champion-mr00": versions["prlf-0"],
-        "champion-mr30": versions["late_fusion-0"],
-        "baseline": versions["late_fusion-0"],
+        "champion-mr00": versions["prlf"],
+        "champion-mr30": versions["prlf"],
+        "baseline": versions["late_fusion"],
     }
-    assert [one.version for one in promotions] == [versions["prlf-0"], versions["late_fusion-0"]]
-    assert [one.replaced for one in promotions] == [None, None]
+    assert found.entry is not None and found.entry.facts["gate"] == found.digest
+    first = found.decisions[0].verdict
+    assert first is not None
+    assert [one.rival.split("/")[-1] for one in first.contest.comparisons] == ["late_fusion-0", FLOOR]
 
 
-def test_a_model_may_be_champion_of_several_rates_and_the_baseline_lies_beside_it(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+def test_what_an_alias_names_is_the_model_that_was_refitted_and_its_tags_say_where_it_is_from(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str, trained: Path
 ) -> None:
-    promote(tracking, make_result("one", WINS, LOSES), folder, name, dry_run=False)
-    named = registry.aliases(tracking, name)
-    assert named["champion-mr00"] == named["champion-mr30"] != named["baseline"]
-
-
-def test_a_version_says_in_its_tags_where_it_comes_from(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str, small: Path
-) -> None:
-    result = make_result("one", WINS, LOSES)
-    promote(tracking, result, folder, name, dry_run=False)
-    version = registry.version_of(tracking, name, registry.aliases(tracking, name)["champion-mr30"])
-    prints = open_dataset(small).fingerprints()
-    assert version.run_id == result.parent_run_id
-    expected = {
-        "study": "one",
-        "trial": "prlf-0",
-        "arm": "prlf",
-        "metric": "mae",
-        "seeds": [1],
-        "dataset_fingerprint": prints["dataset"],
-        "train_fingerprint": prints["train"],
-        "valid_fingerprint": prints["valid"],
-        "protocol": result.protocol.model_dump(mode="json"),
-        "over_seeds": {"mae": {"0.0": {"mean": 1.0, "sd": 0.0}, "0.3": {"mean": 1.1, "sd": 0.0}}},
-    }
-    assert {key: version.facts[key] for key in expected} == expected
-
-
-def test_what_an_alias_names_is_the_model_that_was_refitted(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
-) -> None:
-    promote(tracking, make_result("one", WINS, LOSES), folder, name, dry_run=False)
+    result = make_study("one")
+    act(result, errors=WINS)
     fetched = locate(tracking, f"models:/{name}@champion-mr30")
-    kept = load_model_folder(folder / "refit" / "prlf-0" / "seed-1")
-    assert fetched.spec == kept.spec
+    kept = load_model_folder(trained / "refit" / "prlf-0" / "seed-1")
     assert all((fetched.weights[key] == value).all() for key, value in kept.weights.items())
+    facts = registry.version_of(tracking, name, registry.aliases(tracking, name)["champion-mr30"]).facts
+    assert (facts["study"], facts["trial"], facts["seeds"]) == (result.study, "prlf-0", [1])
+    assert facts["train_fingerprint"] == result.fingerprints["train"]
 
 
-def test_a_dry_run_decides_alike_and_registers_nothing(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+def test_where_the_winner_cannot_be_shown_to_beat_the_baseline_that_one_serves(
+    make_study: Callable[..., StudyResult], act: Act
 ) -> None:
-    result = make_result("one", MIXED, LOSES)
-    dry = promote(tracking, result, folder, name, dry_run=True)
-    assert registry.versions(tracking, name) == []
-    assert registry.aliases_if_any(tracking, name) is None
-    real = promote(tracking, result, folder, name, dry_run=False)
-    assert [one.decision for one in dry] == [one.decision for one in real]
-    assert [one.version for one in dry] == [None, None]
+    found = act(make_study("one"), errors={"prlf-0": (1.0, 1.5), "late_fusion-0": (1.5, 1.5)})
+    assert [one.candidate.model.arm for one in found.decisions] == ["prlf", "late_fusion"]
+    assert [one.decision for one in found.decisions] == ["promote", "promote"]
+    assert any("is not shown to beat" in reason for reason in found.decisions[1].reasons)
 
 
-def test_where_every_rate_is_held_nothing_is_registered(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+def test_validation_chooses_who_asks(make_study: Callable[..., StudyResult], act: Act) -> None:
+    found = act(make_study("one", winner=(1.0, 1.4)), errors=WINS)
+    assert [one.candidate.model.arm for one in found.decisions] == ["prlf", "late_fusion"]
+    assert "does not beat late_fusion" in found.decisions[1].reasons[0]
+
+
+def test_a_dry_run_decides_on_validation_and_changes_nothing(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str, small: Path
 ) -> None:
-    hopeless = {"0.0": 1.5, "0.3": 1.5}
-    promotions = promote(tracking, make_result("one", hopeless, hopeless), folder, name, dry_run=False)
-    assert {one.decision.decision for one in promotions} == {"hold"}
+    before = open_dataset(small).exposures()
+    found = act(make_study("one"), errors=WINS, dry_run=True)
+    assert decided(found) == [("0.0", "promote", None), ("0.3", "promote", None)]
+    assert found.report["split"] == "valid"
     assert registry.aliases_if_any(tracking, name) is None
+    assert registry.aliases_if_any(tracking, f"{name}-ledger") is None
+    assert open_dataset(small).exposures() == before
+
+
+def test_what_is_held_is_in_the_ledger_and_stays_a_challenger(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
+) -> None:
+    found = act(make_study("one"), errors={"prlf-0": (2.0, 2.0), "late_fusion-0": (2.0, 2.0)})
+    assert {one.decision for one in found.decisions} == {"hold"}
+    version = found.decisions[0].version
+    assert registry.aliases(tracking, name) == {"challenger-mr00": version, "challenger-mr30": version}
+    assert [one.action for one in standing(tracking, name).ledger.entries] == ["hold"]
 
 
 def test_promoting_a_study_twice_changes_nothing_and_says_the_same(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
 ) -> None:
-    result = make_result("one", MIXED, LOSES)
-    first = promote(tracking, result, folder, name, dry_run=False)
-    before = registry.aliases(tracking, name), registry.versions(tracking, name)
-    second = promote(tracking, result, folder, name, dry_run=False)
-    assert (registry.aliases(tracking, name), registry.versions(tracking, name)) == before
-    assert [one.version for one in second] == [one.version for one in first]
-    assert [one.decision.decision for one in second] == ["promote", "promote"]
+    result = make_study("one")
+    first = act(result, errors=WINS)
+    before = registry.aliases(tracking, name)
+    second = act(result, errors={str(first.decisions[0].version): (1.0, 1.0), before["baseline"]: (1.5, 1.5)})
+    assert decided(second) == decided(first)
+    assert (registry.aliases(tracking, name), second.entry) == (before, None)
+    assert len(standing(tracking, name).ledger.entries) == 1
 
 
-def test_a_better_study_takes_over_and_the_champion_before_it_stays_at_hand(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+def test_a_better_study_takes_over_where_it_is_better_and_all_of_it_can_be_taken_back(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
 ) -> None:
-    old = promote(tracking, make_result("old", WINS, LOSES), folder, name, dry_run=False)
-    better_at_one = {"0.0": 0.9, "0.3": 1.15}
-    new = promote(tracking, make_result("new", better_at_one, LOSES), folder, name, dry_run=False)
-    assert [one.decision.decision for one in new] == ["promote", "hold"]
-    assert new[0].replaced == old[0].version
+    old = act(make_study("old"), errors=WINS).decisions[0].version
+    errors = {f"{name}-new/prlf-0": (0.8, 1.2), "late_fusion-0": (1.5, 1.5), str(old): (1.0, 1.0)}
+    found = act(make_study("new"), errors=errors)
+    new = found.decisions[0].version
+    assert decided(found) == [("0.0", "promote", new), ("0.3", "hold", new)]
+    assert [one.before for one in found.decisions] == [old, old]
     named = registry.aliases(tracking, name)
-    assert named["champion-mr00"] == new[0].version
-    assert named["previous-mr00"] == old[0].version
-    assert named["champion-mr30"] == old[1].version
+    assert (named["champion-mr00"], named["previous-mr00"]) == (new, old)
+    assert (named["champion-mr30"], named["challenger-mr30"]) == (old, new)
     assert "previous-mr30" not in named
-    shown = champions(tracking, name)
-    assert shown["champions"]["0.0"]["value"] == 0.9
-    assert shown["champions"]["0.3"]["study"] == "old"
-    assert shown["previous"] == {"0.0": {"version": old[0].version}}
+    assert champions(tracking, name)["previous"] == {"0.0": {"version": old}}
+
+    roll_back(tracking, name, "0.0", None, "it stammers")
+    named = registry.aliases(tracking, name)
+    assert (named["champion-mr00"], named["challenger-mr00"]) == (old, new)
+    assert "previous-mr00" not in named
+    with pytest.raises(RegistryError, match="there is nothing to go back to"):
+        roll_back(tracking, name, "0.0", None, "")
+    roll_back(tracking, name, None, new, "all the same")
+    assert settled(tracking, name).champions == dict.fromkeys(RATES, new)
+    actions = [one.action for one in standing(tracking, name).ledger.entries]
+    assert actions == ["promote", "promote", "rollback", "rollback"]
 
 
-def test_the_same_study_on_other_data_is_another_version(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str
+def test_of_several_studies_each_rate_has_its_best(make_study: Callable[..., StudyResult], act: Act, name: str) -> None:
+    found = act(make_study("a", winner=(1.0, 1.2)), make_study("b", winner=(1.1, 1.1)), errors=WINS)
+    assert [one.candidate.result.study for one in found.decisions] == [f"{name}-a", f"{name}-b"]
+    assert len({one.version for one in found.decisions}) == 2
+
+
+def test_studies_that_were_judged_on_other_data_are_not_compared(
+    make_study: Callable[..., StudyResult], act: Act
 ) -> None:
-    promote(tracking, make_result("one", WINS, LOSES), folder, name, dry_run=False)
-    elsewhere = {"dataset": "d2", "train": "t2", "valid": "v2", "test": "e2"}
-    new = promote(tracking, make_result("one", WINS, LOSES, fingerprints=elsewhere), folder, name, dry_run=False)
-    assert registry.version_of(tracking, name, str(new[0].version)).facts["valid_fingerprint"] == "v2"
+    other = make_study("b", fingerprints={"dataset": "d", "train": "t", "valid": "v", "test": "e"})
+    with pytest.raises(GateError, match=r"differs from study .*-a in its validation split"):
+        act(make_study("a"), other, errors=WINS)
 
 
 @pytest.mark.parametrize(
     "changes", [{"dataset": "other"}, {"protocol": ProtocolSpec(mask_visible=False, rates=(0.0, 0.3))}]
 )
 def test_a_name_belongs_to_one_dataset_and_protocol(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str, changes: dict[str, Any]
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str, changes: dict[str, Any]
 ) -> None:
-    promote(tracking, make_result("one", WINS, LOSES), folder, name, dry_run=False)
+    act(make_study("one"), errors=WINS)
     before = registry.aliases(tracking, name)
-    with pytest.raises(RegistryError, match=r"has champions of another (dataset|ground)"):
-        promote(tracking, make_result("two", WINS, LOSES, **changes), folder, name, dry_run=False)
+    with pytest.raises((RegistryError, GateError), match=r"champions of another ground|the data is 'synthetic-small'"):
+        act(make_study("two", **changes), errors=WINS)
     assert registry.aliases(tracking, name) == before
 
 
-def test_weights_that_were_changed_since_the_refit_are_never_registered(
-    make_result: MakeResult, tracking: Tracking, folder: Path, name: str, tmp_path: Path
+def test_a_test_split_is_not_asked_more_often_than_its_year_allows(
+    make_study: Callable[..., StudyResult], act: Act, small: Path
 ) -> None:
-    copy = tmp_path / "study"
-    shutil.copytree(folder, copy)
-    weights = copy / "refit" / "prlf-0" / "seed-1" / "model.safetensors"
+    once = SPEC.model_copy(update={"decisions_per_year": 1, "yearly_alpha": 0.05})
+    old = act(make_study("old"), errors=WINS, spec=once).decisions[0].version
+    before = open_dataset(small).exposures()
+    with pytest.raises(GateError, match="1 decisions were made on this test split within a year"):
+        act(make_study("new"), errors={**WINS, str(old): (1.2, 1.2)}, spec=once)
+    assert open_dataset(small).exposures() == before, "who is refused has not looked"
+
+
+def test_with_approval_nothing_moves_until_a_person_says_so(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
+) -> None:
+    found = act(make_study("one"), errors=WINS, approval=True)
+    version = found.decisions[0].version
+    assert decided(found) == [("0.0", "ask", version), ("0.3", "ask", version)]
+    assert registry.aliases(tracking, name) == {"challenger-mr00": version, "challenger-mr30": version}
+    approved = approve(tracking, name, "ada")
+    assert approved.facts["reason"] == "ada approved entry 1"
+    assert settled(tracking, name).champions == dict.fromkeys(RATES, version)
+    with pytest.raises(GateError, match="no promotion waits for approval"):
+        approve(tracking, name, "ada")
+
+
+def test_weights_that_were_changed_since_the_refit_are_never_registered(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
+) -> None:
+    result = make_study("one")
+    weights = here.studies / result.study / "refit" / "prlf-0" / "seed-1" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
     with pytest.raises(Exception, match="the weights are not the ones described"):
-        promote(tracking, make_result("one", WINS, LOSES), copy, name, dry_run=False)
+        act(result, errors=WINS)
     assert registry.versions(tracking, name) == []
