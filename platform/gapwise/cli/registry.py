@@ -1,10 +1,11 @@
-"""`gapwise registry`: who serves which missing rate."""
+"""`gapwise registry`: who serves which missing rate, since when, by whose decision; and taking it back."""
 
+import getpass
 from typing import Annotated, Any
 
 import typer
 
-from gapwise.cli.output import JsonOption, figure, print_json, print_table
+from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
 from gapwise.spec.home import home
 
 app = typer.Typer(help="Champions by missing rate.", no_args_is_help=True)
@@ -48,3 +49,109 @@ def _show(body: dict[str, Any]) -> None:
 
 def _previous(body: dict[str, Any], rate: str) -> str:
     return f"v{body['previous'][rate]['version']}" if rate in body["previous"] else "-"
+
+
+_Name = Annotated[str, typer.Argument(help="A registered model.")]
+
+
+@app.command(epilog="Example:  `gapwise registry history mosi --verify --expect 3fa9...`")
+def history(
+    name: _Name,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Check the chain; exit code 1 where it does not hold.")
+    ] = False,
+    expect: Annotated[
+        str, typer.Option(metavar="DIGEST", help="A digest that was printed before and must still be there.")
+    ] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Every decision: when, who, from which version to which. The ledger shows tampering; it does not prevent it."""
+    from gapwise.promotion.history import history as told
+    from gapwise.tracking.client import connect
+
+    body = told(connect(home()), name, expect)
+    if as_json:
+        print_json(body)
+    else:
+        _show_history(body)
+    if (verify or expect) and body["problems"]:
+        raise typer.Exit(1)
+
+
+def _show_history(body: dict[str, Any]) -> None:
+    rows = [
+        [
+            str(one["sequence"]),
+            one["time"],
+            one["who"],
+            one["decision"],
+            one["rate"],
+            f"v{one['from']}" if one["from"] else "-",
+            f"v{one['to']}" if one["to"] else "-",
+            one["digest"][:12],
+        ]
+        for one in body["entries"]
+    ]
+    print_table(
+        f"{body['name']}: decisions", ["entry", "time", "who", "decision", "missing", "from", "to", "digest"], rows
+    )
+    head = body["head"]
+    stdout.print(f"{head['sequence']} entries, head {head['digest']}", soft_wrap=True)
+    for problem in body["problems"]:
+        stdout.print(f"does not hold: {problem}", soft_wrap=True)
+    if not body["problems"]:
+        stdout.print("the chain holds")
+
+
+@app.command(epilog="Example:  `gapwise registry rollback mosi --rate 0.5`")
+def rollback(
+    name: _Name,
+    rate: Annotated[str, typer.Option(metavar="RATE", help="A missing rate, or all.")],
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="A version; by default the champion before this one.")
+    ] = None,
+    reason: Annotated[str, typer.Option(help="Goes into the ledger.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Put the champion before this one back, or a version by number; one more entry in the ledger."""
+    from gapwise.promotion.rollback import roll_back
+    from gapwise.tracking.client import connect
+
+    _tell(roll_back(connect(home()), name, None if rate == "all" else _rate(rate), to, reason), as_json)
+
+
+@app.command(epilog="Example:  `gapwise registry approve mosi`")
+def approve(
+    name: _Name,
+    who: Annotated[str, typer.Option("--as", metavar="WHO", help="Who approves; by default you.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Carry out the promotion that `gapwise promote --require-approval` asked for."""
+    from gapwise.promotion.rollback import approve as act
+    from gapwise.tracking.client import connect
+
+    _tell(act(connect(home()), name, who or getpass.getuser()), as_json)
+
+
+def _rate(text: str) -> str:
+    from gapwise.errors import SpecError
+    from gapwise.spec.protocol import rate_key
+
+    try:
+        return rate_key(float(text))
+    except ValueError as error:
+        raise SpecError(
+            f"not a missing rate: {text!r}", where="--rate", allowed="a number from 0 to 1, or all"
+        ) from error
+
+
+def _tell(entry: Any, as_json: bool) -> None:
+    moves = [{"rate": one.rate, "from": one.before, "to": one.after} for one in entry.moves]
+    if as_json:
+        print_json({"sequence": entry.sequence, "digest": entry.digest, "decision": entry.action, "moves": moves})
+        return
+    for one in moves:
+        stdout.print(
+            f"{one['rate']}: v{one['from']} -> v{one['to']}" if one["from"] else f"{one['rate']}: v{one['to']}"
+        )
+    stdout.print(f"ledger: entry {entry.sequence}, {entry.digest}", soft_wrap=True)

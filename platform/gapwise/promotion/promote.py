@@ -24,7 +24,6 @@ from gapwise.spec.home import Home
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, experiment_id
-from gapwise.tracking.ledger import SUFFIX
 from gapwise.tracking.locate import locate
 from gapwise.tracking.runs import end_run, log_file, start_run
 from gapwise.tuning.result import RefitModel, StudyResult
@@ -272,7 +271,7 @@ def _deed(tracking: Tracking, here: Home, asked: Asked, now: Standing, decided: 
 
 
 def _kept(tracking: Tracking, here: Home, title: str, name: str, report: str) -> str:
-    experiment = experiment_id(tracking, here, f"{name}{SUFFIX}")
+    experiment = experiment_id(tracking, here, f"{name}{registry.LEDGER}")
     run_id = start_run(tracking, experiment, title, tags={"gapwise.kind": "decision"})
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
         file = Path(temporary) / REPORT
@@ -286,5 +285,5 @@ def _describe(tracking: Tracking, name: str, entry: Entry) -> None:
     """The note that MLflow's UI shows beside a version."""
     for version in {move.after for move in entry.moves if move.after}:
         rates = ", ".join(move.rate for move in entry.moves if move.after == version)
-        text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{SUFFIX}"
+        text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{registry.LEDGER}"
         registry.describe(tracking, name, version, text)

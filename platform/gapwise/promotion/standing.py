@@ -11,13 +11,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from mlflow.exceptions import MlflowException
-
 from gapwise.errors import GateError, RegistryError
 from gapwise.promotion import aliases
 from gapwise.promotion.chain import Entry, Head, Kept, Ledger, Move, read
 from gapwise.tracking import ledger, registry
-from gapwise.tracking.client import Tracking, first_line
+from gapwise.tracking.client import Tracking
 
 _CITES = "ledger"
 """The fact in a champion's tags that cites its entry."""
@@ -131,10 +129,10 @@ def _name(tracking: Tracking, name: str, present: Mapping[str, str], wanted: Map
 def _half_way(name: str, entry: Entry | None = None) -> Iterator[None]:
     try:
         yield
-    except MlflowException as error:
+    except RegistryError as error:
         what = "the decision is in the ledger" if entry is not None else "the ledger is ahead of the aliases"
         raise RegistryError(
-            f"{what}, and the server stopped answering: {first_line(error)}",
+            f"{what}, and then: {error.what}",
             where=f"registered model {name!r}",
             allowed="the next gapwise command on this name carries it out",
         ) from error

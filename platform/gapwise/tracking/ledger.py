@@ -10,16 +10,15 @@ from mlflow.exceptions import MlflowException
 
 from gapwise.errors import RegistryError
 from gapwise.tracking.client import Tracking, first_line
-from gapwise.tracking.registry import TAG, ensure
+from gapwise.tracking.registry import LEDGER, TAG, ensure
 
 _ENTRY, _DIGEST = f"{TAG}ledger.entry", f"{TAG}ledger.digest"
-SUFFIX = "-ledger"
 
 
 def kept(tracking: Tracking, name: str) -> list[tuple[int, str, str]]:
     """(number, text, digest) of every entry; none where nothing was ever decided."""
     try:
-        found = tracking.client.search_model_versions(f"name = '{name}{SUFFIX}'", max_results=10_000)
+        found = tracking.client.search_model_versions(f"name = '{name}{LEDGER}'", max_results=10_000)
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=f"ledger of {name!r}") from error
     return [(int(one.version), one.tags.get(_ENTRY, ""), one.tags.get(_DIGEST, "")) for one in found]
@@ -28,9 +27,9 @@ def kept(tracking: Tracking, name: str) -> list[tuple[int, str, str]]:
 def append(tracking: Tracking, name: str, text: str, digest: str, run_id: str | None = None) -> int:
     """Write an entry; returns the number that it got. `run_id` is the run that keeps the decision's report."""
     try:
-        ensure(tracking, f"{name}{SUFFIX}")
+        ensure(tracking, f"{name}{LEDGER}")
         source, tags = f"runs:/{run_id}" if run_id else "ledger", {_ENTRY: text, _DIGEST: digest}
-        made = tracking.client.create_model_version(f"{name}{SUFFIX}", source, run_id=run_id, tags=tags)
+        made = tracking.client.create_model_version(f"{name}{LEDGER}", source, run_id=run_id, tags=tags)
     except MlflowException as error:
         raise RegistryError(f"not written: {first_line(error)}", where=f"ledger of {name!r}") from error
     return int(made.version)

@@ -6,6 +6,8 @@ MLflow keeps no history of aliases and no metrics behind them, so what must be k
 import json
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +21,8 @@ from gapwise.tracking.client import Tracking, first_line
 from gapwise.tracking.served import ARTIFACT, input_example, signature
 
 TAG = "gapwise."
+LEDGER = "-ledger"
+"""Ends the name of the registered model that holds another one's ledger."""
 _ENTRY = Path(__file__).with_name("served_entry.py")
 
 
@@ -79,10 +83,8 @@ def find_version(tracking: Tracking, name: str, facts: dict[str, Any]) -> Versio
 
 def versions(tracking: Tracking, name: str) -> list[Version]:
     """Every version of a registered model, newest first; none for a name that does not exist."""
-    try:
+    with _asking(name):
         found = tracking.client.search_model_versions(f"name = '{name}'", max_results=1000)
-    except MlflowException as error:
-        raise RegistryError(f"not usable: {first_line(error)}", where=f"registered model {name!r}") from error
     return [_version(one) for one in sorted(found, key=lambda one: -int(one.version))]
 
 
@@ -102,13 +104,13 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
 
 
 def names(tracking: Tracking) -> list[str]:
-    """Every registered model. Raises RegistryError where the server does not say."""
+    """Every registered model, ledgers left out. Raises RegistryError where the server does not say."""
     found: list[str] = []
     token = None
     try:
         while token != "":
             page = tracking.client.search_registered_models(max_results=100, page_token=token)
-            found += [model.name for model in page]
+            found += [model.name for model in page if not model.name.endswith(LEDGER)]
             token = page.token or ""
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=tracking.uri) from error
@@ -125,26 +127,40 @@ def aliases_if_any(tracking: Tracking, name: str) -> dict[str, str] | None:
         raise RegistryError(f"not usable: {first_line(error)}", where=f"registered model {name!r}") from error
 
 
+@contextmanager
+def _asking(name: str) -> Iterator[None]:
+    try:
+        yield
+    except MlflowException as error:
+        raise RegistryError(f"not usable: {first_line(error)}", where=f"registered model {name!r}") from error
+
+
 def version_of(tracking: Tracking, name: str, version: str) -> Version:
-    return _version(tracking.client.get_model_version(name, version))
+    """Raises RegistryError where it does not exist, as the functions below do."""
+    with _asking(name):
+        return _version(tracking.client.get_model_version(name, version))
 
 
 def set_alias(tracking: Tracking, name: str, alias: str, version: str) -> None:
-    tracking.client.set_registered_model_alias(name, alias, version)
+    with _asking(name):
+        tracking.client.set_registered_model_alias(name, alias, version)
 
 
 def delete_alias(tracking: Tracking, name: str, alias: str) -> None:
-    tracking.client.delete_registered_model_alias(name, alias)
+    with _asking(name):
+        tracking.client.delete_registered_model_alias(name, alias)
 
 
 def note(tracking: Tracking, name: str, version: str, fact: str, value: Any) -> None:
     """One more fact in a version's tags, or another value of one."""
-    tracking.client.set_model_version_tag(name, version, f"{TAG}{fact}", json.dumps(value, sort_keys=True))
+    with _asking(name):
+        tracking.client.set_model_version_tag(name, version, f"{TAG}{fact}", json.dumps(value, sort_keys=True))
 
 
 def describe(tracking: Tracking, name: str, version: str, text: str) -> None:
     """The note that MLflow's UI shows beside a version."""
-    tracking.client.update_model_version(name, version, text)
+    with _asking(name):
+        tracking.client.update_model_version(name, version, text)
 
 
 def download(tracking: Tracking, uri: str, into: Path) -> Path:
