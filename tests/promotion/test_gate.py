@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from gapwise.evaluation.routing import nearest, serving
 from gapwise.promotion.gate import FLOOR, Answers, Verdict, weigh
-from gapwise.promotion.routing import nearest, serving
 from gapwise.spec.gate import GateSpec
 from gapwise.testing.contests import CHALLENGER, CHAMPION, Truth, contest
 

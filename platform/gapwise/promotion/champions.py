@@ -2,22 +2,19 @@
 
 from typing import Any
 
-from gapwise.promotion import aliases
-from gapwise.tracking import registry
+from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
 
 
 def champions(tracking: Tracking, name: str) -> dict[str, Any]:
     """The keys of `registry show --json`. Raises RegistryError for a name that does not exist."""
     named = registry.aliases(tracking, name)
-    present = {rate: version for alias, version in named.items() if (rate := aliases.rate_of(alias)) is not None}
+    present = aliases.champions(named)
     return {
         "name": name,
-        "champions": {rate: _champion(tracking, name, rate, present[rate]) for rate in sorted(present, key=float)},
+        "champions": {rate: _champion(tracking, name, rate, present[rate]) for rate in present},
         "previous": {
-            rate: {"version": named[aliases.previous(rate)]}
-            for rate in sorted(present, key=float)
-            if aliases.previous(rate) in named
+            rate: {"version": named[aliases.previous(rate)]} for rate in present if aliases.previous(rate) in named
         },
     }
 

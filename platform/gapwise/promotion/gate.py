@@ -21,7 +21,7 @@ from gapwise.data.arrays import Labels
 from gapwise.data.shape import DataShape
 from gapwise.evaluation.contest import Difference, difference, figures
 from gapwise.evaluation.paired import draw_resamples
-from gapwise.promotion.routing import nearest, serving
+from gapwise.evaluation.routing import nearest, serving
 from gapwise.spec.gate import GateSpec
 
 FLOOR = "floor"

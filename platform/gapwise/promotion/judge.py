@@ -20,9 +20,9 @@ from gapwise.evaluation.metrics import floor
 from gapwise.evaluation.optimum import exact_form, optimal_grid
 from gapwise.evaluation.plugin import fit_form
 from gapwise.models.saved import ModelFolder, rebuild
-from gapwise.promotion.aliases import BASELINE_ALIAS
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.tracking import registry
+from gapwise.tracking.aliases import BASELINE_ALIAS
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.locate import locate
 

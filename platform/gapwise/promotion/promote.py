@@ -12,7 +12,6 @@ import gapwise
 from gapwise.data.store import Dataset, Split
 from gapwise.errors import GateError, RegistryError
 from gapwise.models.saved import ModelFolder, load_model_folder
-from gapwise.promotion import aliases
 from gapwise.promotion.candidates import Candidate, candidates
 from gapwise.promotion.chain import Entry, Move
 from gapwise.promotion.evidence import answers
@@ -22,7 +21,7 @@ from gapwise.promotion.standing import Deed, Standing, record, settled
 from gapwise.spec.gate import GateSpec
 from gapwise.spec.home import Home
 from gapwise.spec.protocol import ProtocolSpec
-from gapwise.tracking import registry
+from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking, experiment_id
 from gapwise.tracking.locate import locate
 from gapwise.tracking.runs import end_run, log_file, start_run

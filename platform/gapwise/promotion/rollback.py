@@ -5,10 +5,9 @@ from typing import Any
 
 import gapwise
 from gapwise.errors import GateError, RegistryError
-from gapwise.promotion import aliases
 from gapwise.promotion.chain import Entry, Move
 from gapwise.promotion.standing import Deed, Standing, record, settled
-from gapwise.tracking import registry
+from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
 
 

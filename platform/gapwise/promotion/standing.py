@@ -12,9 +12,8 @@ from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from gapwise.errors import GateError, RegistryError
-from gapwise.promotion import aliases
 from gapwise.promotion.chain import Entry, Head, Kept, Ledger, Move, read
-from gapwise.tracking import ledger, registry
+from gapwise.tracking import aliases, ledger, registry
 from gapwise.tracking.client import Tracking
 
 _CITES = "ledger"
@@ -32,8 +31,7 @@ class Standing(NamedTuple):
     @property
     def champions(self) -> dict[str, str]:
         """{rate: version}, by ascending rate."""
-        found = {rate: one for alias, one in self.aliases.items() if (rate := aliases.rate_of(alias)) is not None}
-        return dict(sorted(found.items(), key=lambda item: float(item[0])))
+        return aliases.champions(self.aliases)
 
 
 class Deed(NamedTuple):

@@ -3,6 +3,7 @@
 MLflow keeps no history of aliases and no metrics behind them, so what must be known of a version stands in its tags.
 """
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -23,6 +24,8 @@ from gapwise.tracking.served import ARTIFACT, input_example, signature
 TAG = "gapwise."
 LEDGER = "-ledger"
 """Ends the name of the registered model that holds another one's ledger."""
+_BESIDE = "registered_model_meta"
+"""MLflow writes it beside what it fetches."""
 _ENTRY = Path(__file__).with_name("served_entry.py")
 
 
@@ -55,6 +58,7 @@ def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts:
                 input_example=input_example(described.shape),
                 pip_requirements=[f"gapwise=={gapwise.__version__}"],
             )
+            facts = facts | {"files": digests(packed)}
             tracking.client.log_artifacts(run_id, str(packed), place)
         source = f"{tracking.client.get_run(run_id).info.artifact_uri}/{place}"
         tags = {f"{TAG}{key}": json.dumps(value, sort_keys=True) for key, value in facts.items()}
@@ -71,6 +75,30 @@ def ensure(tracking: Tracking, name: str) -> None:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by its path there."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def refuse_changed(packed: Path, version: Version) -> None:
+    """Raises RegistryError, naming the file, where an artifact is not what was registered; nothing is imported before.
+
+    A version from before files were noted is let through.
+    """
+    noted = version.facts.get("files")
+    if noted is None:
+        return
+    found = digests(packed)
+    found.pop(_BESIDE, None)
+    wrong = sorted(path for path in noted.keys() | found.keys() if noted.get(path) != found.get(path))
+    if wrong:
+        what = "is missing" if wrong[0] not in found else "was added" if wrong[0] not in noted else "was changed"
+        raise RegistryError(
+            f"{wrong[0]} {what} since it was registered", where=f"version {version.version} of {version.name!r}"
+        )
 
 
 def find_version(tracking: Tracking, name: str, facts: dict[str, Any]) -> Version | None:
@@ -164,12 +192,30 @@ def describe(tracking: Tracking, name: str, version: str, text: str) -> None:
 
 
 def download(tracking: Tracking, uri: str, into: Path) -> Path:
-    """The model folder behind `models:/NAME@ALIAS`, `models:/NAME/VERSION` or a run's artifact, on this disk.
+    """The model folder behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`, on this disk, its files checked.
 
-    Raises RegistryError where there is none.
+    Raises RegistryError where there is none, or where a file is not the one that was registered.
     """
+    version = _behind(tracking, uri)
     try:
-        packed = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=tracking.uri)
+        packed = mlflow.artifacts.download_artifacts(
+            artifact_uri=f"models:/{version.name}/{version.version}", dst_path=str(into), tracking_uri=tracking.uri
+        )
     except (MlflowException, OSError) as error:
         raise RegistryError(f"cannot be fetched: {first_line(error)}", where=uri) from error
+    refuse_changed(Path(packed), version)
     return Path(packed) / "artifacts" / ARTIFACT
+
+
+def _behind(tracking: Tracking, uri: str) -> Version:
+    name, by_alias, alias = uri.removeprefix("models:/").partition("@")
+    if not by_alias:
+        name, _, number = name.partition("/")
+    else:
+        named = aliases(tracking, name)
+        if alias not in named:
+            raise RegistryError(
+                f"no alias {alias!r}", where=f"registered model {name!r}", allowed=sorted(named) or "none"
+            )
+        number = named[alias]
+    return version_of(tracking, name, number)

@@ -34,7 +34,10 @@ class ServedModel(PythonModel):
 
     def load_context(self, context: Any) -> None:
         """Called once by MLflow when the model is loaded; checks the weights' digest before using them."""
-        self.folder = load_model_folder(Path(context.artifacts[ARTIFACT]))
+        self.answer_from(Path(context.artifacts[ARTIFACT]))
+
+    def answer_from(self, folder: Path) -> None:
+        self.folder = load_model_folder(folder)
         self.model, self.state = rebuild(self.folder), self.folder.state
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
@@ -51,6 +54,13 @@ class ServedModel(PythonModel):
         batch = from_rows(columns, self.folder.shape, mask_visible=self.folder.spec.protocol.mask_visible)
         output = answer(self.model, self.state, batch)
         return (output.argmax(-1) if self.folder.shape.task == "classification" else output).numpy()
+
+
+def answering(folder: Path) -> ServedModel:
+    """A model folder, ready to answer rows in this process."""
+    model = ServedModel()
+    model.answer_from(folder)
+    return model
 
 
 def answer(model: MultimodalModel, state: State, batch: ModalityBatch) -> torch.Tensor:

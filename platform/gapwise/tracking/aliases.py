@@ -1,6 +1,7 @@
 """The names by which a registry knows who serves a missing rate."""
 
 import re
+from collections.abc import Mapping
 
 BASELINE_ALIAS = "baseline"
 
@@ -32,6 +33,12 @@ def rate_of(alias: str) -> str | None:
         return None
     rate = int(percent) / 100
     return f"{rate:.1f}" if int(percent) % 10 == 0 else f"{rate:.2f}"
+
+
+def champions(named: Mapping[str, str]) -> dict[str, str]:
+    """{rate: version} by ascending rate, of {alias: version}."""
+    found = {rate: version for alias, version in named.items() if (rate := rate_of(alias)) is not None}
+    return dict(sorted(found.items(), key=lambda item: float(item[0])))
 
 
 def _percent(rate: str) -> str:
