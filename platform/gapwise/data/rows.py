@@ -68,9 +68,10 @@ def from_rows(columns: Mapping[str, Sequence[Any]], shape: DataShape, *, mask_vi
 def missing_shares(columns: Mapping[str, Sequence[Any]], shape: DataShape) -> NDArray[np.float64]:
     """(B,) the missing rate of each row: the share of missing frames, averaged over modalities.
 
-    A missing modality is missing throughout; of token ids, those that are never missing ([CLS], [SEP]) do not count.
-    Frames that were filled in with zeros, and unknown tokens, cannot be told from seen ones where models are not told
-    either, so there they count as missing. Raises what `from_rows` raises.
+    A frame is missing where it is null: who cuts missing frames off the end of a cell makes the rate look lower than it
+    is. A missing modality is missing throughout; of token ids, those that are never missing ([CLS], [SEP]) do not
+    count. Frames that were filled in with zeros, and unknown tokens, cannot be told from seen ones where models are not
+    told either, so there they count as missing. Raises what `from_rows` raises.
     """
     shares = []
     for name, modality in shape.modalities.items():

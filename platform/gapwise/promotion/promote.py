@@ -24,6 +24,7 @@ from gapwise.spec.protocol import ProtocolSpec
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking, experiment_id
 from gapwise.tracking.locate import locate
+from gapwise.tracking.router import ensure_router
 from gapwise.tracking.runs import end_run, log_file, start_run
 from gapwise.tuning.result import RefitModel, StudyResult
 
@@ -103,6 +104,8 @@ def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers
     decided = decided._replace(decisions=[one._replace(version=made[one.candidate.key]) for one in decisions])
     entry = record(tracking, now, _deed(tracking, here, asked, now, decided, made[baseline.key]))
     _describe(tracking, asked.name, entry)
+    if entry.moves:
+        ensure_router(tracking, asked.name, next(iter(models.values())).shape, asked.results[0].parent_run_id)
     return decided._replace(entry=entry)
 
 

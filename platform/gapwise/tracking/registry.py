@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
+import pandas as pd
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
 
 import gapwise
 from gapwise.errors import RegistryError
@@ -22,8 +24,8 @@ from gapwise.tracking.client import Tracking, first_line
 from gapwise.tracking.served import ARTIFACT, input_example, signature
 
 TAG = "gapwise."
-LEDGER = "-ledger"
-"""Ends the name of the registered model that holds another one's ledger."""
+LEDGER, ROUTER = "-ledger", "-router"
+"""End the names of the registered models that hold another one's ledger, and stand before its champions."""
 _BESIDE = "registered_model_meta"
 """MLflow writes it beside what it fetches."""
 _ENTRY = Path(__file__).with_name("served_entry.py")
@@ -38,24 +40,43 @@ class Version(NamedTuple):
     facts: dict[str, Any]
 
 
+class Packing(NamedTuple):
+    """What a version is made of: the code that answers, what it reads, and how it is asked."""
+
+    entry: Path
+    """A file of ours that MLflow runs (models from code)."""
+    artifacts: dict[str, Path]
+    signature: ModelSignature
+    example: pd.DataFrame
+
+
 def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts: dict[str, Any]) -> Version:
     """Store a model folder under `run_id` as a pyfunc and make it a new version of `name`.
 
     Raises RegistryError where the server refuses; a version exists only once its artifact is complete.
     """
     described = load_model_folder(folder)
-    place = f"models/{folder.parent.name}"
+    with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
+        model = Path(temporary) / ARTIFACT
+        shutil.copytree(folder, model)  # MLflow names an artifact's folder after its source
+        packing = Packing(_ENTRY, {ARTIFACT: model}, signature(described.shape), input_example(described.shape))
+        return store(tracking, name, packing, place=f"models/{folder.parent.name}", run_id=run_id, facts=facts)
+
+
+def store(
+    tracking: Tracking, name: str, packing: Packing, *, place: str, run_id: str, facts: dict[str, Any]
+) -> Version:
+    """Pack, keep under `place` in the run's artifacts, and register with the digest of every file. As `register`."""
     try:
         ensure(tracking, name)
         with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
-            packed, model = Path(temporary) / "packed", Path(temporary) / ARTIFACT
-            shutil.copytree(folder, model)  # MLflow names an artifact's folder after its source
+            packed = Path(temporary) / "packed"
             mlflow.pyfunc.save_model(
                 packed,
-                python_model=str(_ENTRY),
-                artifacts={ARTIFACT: str(model)},
-                signature=signature(described.shape),
-                input_example=input_example(described.shape),
+                python_model=str(packing.entry),
+                artifacts={one: str(path) for one, path in packing.artifacts.items()},
+                signature=packing.signature,
+                input_example=packing.example,
                 pip_requirements=[f"gapwise=={gapwise.__version__}"],
             )
             facts = facts | {"files": digests(packed)}
@@ -132,13 +153,13 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
 
 
 def names(tracking: Tracking) -> list[str]:
-    """Every registered model, ledgers left out. Raises RegistryError where the server does not say."""
+    """Every registered model, ledgers and routers left out. Raises RegistryError where the server does not say."""
     found: list[str] = []
     token = None
     try:
         while token != "":
             page = tracking.client.search_registered_models(max_results=100, page_token=token)
-            found += [model.name for model in page if not model.name.endswith(LEDGER)]
+            found += [model.name for model in page if not model.name.endswith((LEDGER, ROUTER))]
             token = page.token or ""
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=tracking.uri) from error

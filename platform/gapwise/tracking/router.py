@@ -26,10 +26,10 @@ from gapwise.evaluation.routing import nearest
 from gapwise.spec.protocol import rate_key
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
-from gapwise.tracking.served import ServedModel, answering, signature
+from gapwise.tracking.served import ServedModel, answering, input_example, signature
 
-ARTIFACT = "router"
-SUFFIX = "-router"
+ARTIFACT, ALIAS = "router", "champion"
+_ENTRY = Path(__file__).with_name("router_entry.py")
 TOLD = "missing_rate"
 """A column that says the missing rate of a row; null for one that is to be estimated."""
 _FRESH_SECONDS = 10.0
@@ -104,3 +104,18 @@ def router_signature(shape: DataShape) -> ModelSignature:
     return ModelSignature(
         inputs=Schema([*champion.inputs.inputs, told]), outputs=Schema([*champion.outputs.inputs, *seen])
     )
+
+
+def ensure_router(tracking: Tracking, name: str, shape: DataShape, run_id: str) -> None:
+    """`models:/NAME-router@champion`, registered once: it follows whoever serves."""
+    router = f"{name}{registry.ROUTER}"
+    if ALIAS in (registry.aliases_if_any(tracking, router) or {}):
+        return
+    with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
+        file = Path(temporary) / "router.json"
+        file.write_text(json.dumps({"name": name, "shape": shape.model_dump(mode="json")}))
+        example = input_example(shape)
+        example[TOLD] = [float("nan"), 0.5]
+        packing = registry.Packing(_ENTRY, {ARTIFACT: file}, router_signature(shape), example)
+        made = registry.store(tracking, router, packing, place="router", run_id=run_id, facts={"routes": name})
+    registry.set_alias(tracking, router, ALIAS, made.version)
