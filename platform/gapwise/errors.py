@@ -59,9 +59,14 @@ class GateError(GapwiseError):
     """A promotion was asked for on grounds that the gate refuses to weigh."""
 
 
+def raised(error: BaseException) -> BaseException:
+    """The error itself: Ray wraps what another process raised, and the wrapper's words are a traceback."""
+    return getattr(error, "cause", None) or error
+
+
 def no_room(error: BaseException) -> str:
     """In a line, what a full or read-only disk did not take, the user's to mend; empty for any other error."""
-    cause = getattr(error, "cause", None) or error  # what comes from another process through Ray
+    cause = raised(error)
     if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
         return f"{cause.filename or 'the disk'}: cannot be written: {cause.strerror}"
     said = [line.strip() for line in str(error).splitlines() if any(words in line for words in _SAID_SO)]

@@ -296,6 +296,24 @@ def test_a_creation_that_was_carried_out_without_an_answer_leaves_one_child_run(
     assert tracking.client.get_run(study.run_id).info.status == "FINISHED"
 
 
+def test_a_creation_that_mlflow_itself_repeated_leaves_one_child_run(
+    tracking: Tracking, study: StudyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's client sends a request again that was not answered: we hear of the second run, and of no error."""
+    create_run = tracking.client.create_run
+
+    def repeated(*args: Any, **keywords: Any) -> Any:
+        create_run(*args, **keywords)
+        return create_run(*args, **keywords)
+
+    logbook = Logbook(study, "mae")
+    monkeypatch.setattr(tracking.client, "create_run", repeated)
+    logbook.see(events_of(5))
+    logbook.end("FINISHED")
+    assert children(tracking, study) == ["prlf-5"]
+    assert tracking.client.get_run(child_run(study.trials, "prlf-5")).data.metrics["valid/objective"] == 0.5
+
+
 def test_a_trial_whose_run_a_person_deleted_does_not_hold_up_the_others(
     tracking: Tracking, study: StudyRun, caplog: pytest.LogCaptureFixture
 ) -> None:

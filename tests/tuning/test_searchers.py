@@ -155,6 +155,16 @@ def test_nothing_is_foreseen_without_a_curve_on_either_side() -> None:
     assert foreseen([complete], [pruned_without]) == []
 
 
+def suggested_dropouts(study: optuna.Study) -> list[float]:
+    """What a Gaussian process asks for after these trials, by six questions' seeds."""
+    space = {"dropout": SPACE["dropout"]}
+    values = []
+    for number in range(6):
+        study.sampler = build_sampler(SamplerSpec(name="gp"), Question(0, "prlf", number), space)
+        values.append(study.ask(space).params["dropout"])
+    return values
+
+
 def test_a_gaussian_process_keeps_away_from_where_trials_were_stopped_early() -> None:
     """Complete trials say nothing about dropout; all that were stopped had much of it."""
 
@@ -163,12 +173,7 @@ def test_a_gaussian_process_keeps_away_from_where_trials_were_stopped_early() ->
         for index in range(8):
             study.add_trial(ended(TrialState.COMPLETE, [0.5 + 0.01 * (index % 3)], dropout=0.02 * index))
             study.add_trial(ended(state, [0.9], dropout=0.3 + 0.02 * index))
-        space = {"dropout": SPACE["dropout"]}
-        values = []
-        for number in range(6):
-            study.sampler = build_sampler(SamplerSpec(name="gp"), Question(0, "prlf", number), space)
-            values.append(study.ask(space).params["dropout"])
-        return values
+        return suggested_dropouts(study)
 
     assert max(suggested(TrialState.PRUNED)) < 0.3 < max(suggested(TrialState.FAIL))
 
@@ -181,11 +186,6 @@ def test_a_gaussian_process_begins_as_early_as_trials_that_were_stopped_allow() 
         study.add_trial(ended(TrialState.COMPLETE, [0.5, 0.5], dropout=0.02))
         for index in range(stopped):
             study.add_trial(ended(TrialState.PRUNED, [0.5 + 0.1 * index], dropout=0.06 * (index + 1)))
-        space = {"dropout": SPACE["dropout"]}
-        values = []
-        for number in range(6):
-            study.sampler = build_sampler(SamplerSpec(name="gp"), Question(0, "prlf", number), space)
-            values.append(study.ask(space).params["dropout"])
-        return values
+        return suggested_dropouts(study)
 
     assert max(suggested(7)) < 0.2 < max(suggested(6))

@@ -12,7 +12,7 @@ import typer
 from gapwise import __version__
 from gapwise.cli import ablate, data, evaluate, gc, plan, promote, registry, study, train, tune
 from gapwise.cli.output import answer_alone
-from gapwise.errors import GapwiseError, no_room
+from gapwise.errors import GapwiseError, no_room, raised
 
 app = typer.Typer(
     name="gapwise",
@@ -61,7 +61,7 @@ def _run() -> int:
         with answer_alone() if "--json" in sys.argv else nullcontext():
             code = app(standalone_mode=False)  # the exit code of a `typer.Exit` comes back as a value
     except GapwiseError as error:
-        return _refused(str(_itself(error)))
+        return _refused(str(raised(error)))
     except _UsageError as error:
         where = f"{error.ctx.command_path}: " if error.ctx is not None else ""
         words = " ".join(error.format_message().split())
@@ -74,11 +74,6 @@ def _run() -> int:
             raise
         return _refused(line)
     return _stopped() if code == _INTERRUPTED else int(code or 0)
-
-
-def _itself(error: Any) -> Any:
-    """An error that another process raised comes through Ray in a wrapper whose words are a traceback."""
-    return getattr(error, "cause", None) or error
 
 
 def _refused(line: str) -> int:

@@ -149,7 +149,6 @@ class TrialRuns:
         self._ids: dict[str, str] = {}
         self._children: dict[str, str] | None = None
         """{key: run id} on the server; None before it is asked, and after a creation that it did not answer."""
-        self._unanswered = False
 
     def run_of(self, key: str, *, began: float, params: dict[str, Any], tags: dict[str, str]) -> str:
         """The child run of a trial, which began at `began` (seconds since the epoch)."""
@@ -167,7 +166,7 @@ class TrialRuns:
         try:
             return start_run(self._tracking, self._experiment, key, tags=identity | tags, began=began)
         except MlflowException:
-            self._children, self._unanswered = None, True
+            self._children = None
             raise
 
     def _existing(self) -> dict[str, str]:
@@ -195,10 +194,12 @@ class TrialRuns:
             end_run(self._tracking, run_id, "FAILED" if failed else "FINISHED", ended=ended)
 
     def settle(self) -> None:
-        """One child a trial, also where a creation without an answer (or an earlier driver's) was carried out."""
-        if self._unanswered or self._children is None:
-            with asking():
-                self._children = self._existing()
+        """One child a trial, also where a creation was carried out that nobody heard an answer to.
+
+        It may have been an earlier driver's, or one that MLflow's client repeated by itself without a word.
+        """
+        with asking():
+            self._children = self._existing()
 
 
 def _is_empty(run: Run) -> bool:

@@ -6,6 +6,7 @@ becomes unreadable. So before opening, under a lock of our own, the tail after t
 it write by half.
 """
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,23 @@ def repair(journal: Path) -> Path | None:
     """Cut a torn last line off, keeping it beside; returns where it went. The caller holds the study's lock."""
     for stale in journal.parent.glob(f"{journal.name}.lock*"):
         stale.unlink(missing_ok=True)
-    if not journal.exists():
+    if _ends_whole(journal):
         return None
     content = journal.read_bytes()
     whole = content.rfind(b"\n") + 1
-    if whole == len(content):
-        return None
     torn = journal.with_name(f"{journal.name}.{time.time_ns()}.torn")
     torn.write_bytes(content[whole:])
     with journal.open("r+b") as opened:
         opened.truncate(whole)
     return torn
+
+
+def _ends_whole(journal: Path) -> bool:
+    if not journal.exists() or journal.stat().st_size == 0:
+        return True
+    with journal.open("rb") as opened:
+        opened.seek(-1, os.SEEK_END)
+        return opened.read(1) == b"\n"
 
 
 def open_journal(journal: Path) -> JournalStorage:
