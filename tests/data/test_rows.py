@@ -173,7 +173,10 @@ class TestRefusals:
         with pytest.raises(DataError, match=r"unknown modality 'smell' \(allowed: text, vision\)"):
             from_rows({"text": [None], "smell": [None]}, SHAPE, mask_visible=True)
 
-    @pytest.mark.parametrize("columns", [{}, {"text": []}])
-    def test_no_rows_are_refused(self, columns):
-        with pytest.raises(DataError, match="no rows to predict"):
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [({}, r"no modality among the columns \(allowed: text, vision\)"), ({"text": []}, "no rows")],
+    )
+    def test_no_rows_and_no_columns_are_refused(self, columns, said):
+        with pytest.raises(DataError, match=said):
             from_rows(columns, SHAPE, mask_visible=True)

@@ -4,6 +4,8 @@ Faked: the studies, whose figures are written by hand, and what models answer on
 model errs by how much, so that the gate's arithmetic is real and its verdicts are known.
 """
 
+import hashlib
+import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -12,13 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from gapwise.data.store import Dataset, Split, open_dataset, statistics
 from gapwise.errors import GateError, RegistryError
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
+from gapwise.promotion.asked import Asked
 from gapwise.promotion.champions import champions
 from gapwise.promotion.gate import FLOOR, Answers
-from gapwise.promotion.promote import Asked, Decided, promote
+from gapwise.promotion.promote import Decided, promote
 from gapwise.promotion.rollback import approve, roll_back
 from gapwise.promotion.standing import settled, standing
 from gapwise.spec.fingerprint import fingerprint
@@ -28,6 +32,7 @@ from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.train import ObjectiveSpec, TrainSpec
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
+from gapwise.tracking.ledger import kept_report
 from gapwise.tracking.locate import locate
 from gapwise.tracking.runs import start_run
 from gapwise.training.checkpoint import NoSink, trained_model
@@ -168,7 +173,7 @@ WINS: Errors = {"prlf-0": (1.0, 1.0), "late_fusion-0": (1.5, 1.5)}
 
 
 def decided(found: Decided) -> list[tuple[str, str, str | None]]:
-    return [(one.rate, one.decision, one.version) for one in found.decisions]
+    return [(row["rate"], row["decision"], row["version"]) for row in found.report["decisions"]]
 
 
 def test_the_winner_of_every_rate_is_registered_once_and_the_baseline_lies_beside_it(
@@ -182,10 +187,12 @@ def test_the_winner_of_every_rate_is_registered_once_and_the_baseline_lies_besid
         "champion-mr30": versions["prlf"],
         "baseline": versions["late_fusion"],
     }
-    assert found.entry is not None and found.entry.facts["gate"] == found.digest
-    first = found.decisions[0].verdict
-    assert first is not None
-    assert [one.rival.split("/")[-1] for one in first.contest.comparisons] == ["late_fusion-0", FLOOR]
+    assert found.entry is not None
+    text = kept_report(tracking, name, str(found.entry.facts["run_id"]), "gate.json")
+    assert found.entry.facts["gate"] == hashlib.sha256(text.encode()).hexdigest()
+    assert json.loads(text) == json.loads(json.dumps(found.report))
+    rivals = [one["rival"].split("/")[-1] for one in found.report["decisions"][0]["comparisons"]]
+    assert rivals == ["late_fusion-0", FLOOR]
 
 
 def test_what_an_alias_names_is_the_model_that_was_refitted_and_its_tags_say_where_it_is_from(
@@ -205,15 +212,15 @@ def test_where_the_winner_cannot_be_shown_to_beat_the_baseline_that_one_serves(
     make_study: Callable[..., StudyResult], act: Act
 ) -> None:
     found = act(make_study("one"), errors={"prlf-0": (1.0, 1.5), "late_fusion-0": (1.5, 1.5)})
-    assert [one.candidate.model.arm for one in found.decisions] == ["prlf", "late_fusion"]
-    assert [one.decision for one in found.decisions] == ["promote", "promote"]
-    assert any("is not shown to beat" in reason for reason in found.decisions[1].reasons)
+    assert [row["arm"] for row in found.report["decisions"]] == ["prlf", "late_fusion"]
+    assert [row["decision"] for row in found.report["decisions"]] == ["promote", "promote"]
+    assert any("is not shown to beat" in reason for reason in found.report["decisions"][1]["reasons"])
 
 
 def test_validation_chooses_who_asks(make_study: Callable[..., StudyResult], act: Act) -> None:
     found = act(make_study("one", winner=(1.0, 1.4)), errors=WINS)
-    assert [one.candidate.model.arm for one in found.decisions] == ["prlf", "late_fusion"]
-    assert "does not beat late_fusion" in found.decisions[1].reasons[0]
+    assert [row["arm"] for row in found.report["decisions"]] == ["prlf", "late_fusion"]
+    assert "does not beat late_fusion" in found.report["decisions"][1]["reasons"][0]
 
 
 def test_a_dry_run_decides_on_validation_and_changes_nothing(
@@ -232,8 +239,8 @@ def test_what_is_held_is_in_the_ledger_and_stays_a_challenger(
     make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
 ) -> None:
     found = act(make_study("one"), errors={"prlf-0": (2.0, 2.0), "late_fusion-0": (2.0, 2.0)})
-    assert {one.decision for one in found.decisions} == {"hold"}
-    version = found.decisions[0].version
+    assert {row["decision"] for row in found.report["decisions"]} == {"hold"}
+    version = found.report["decisions"][0]["version"]
     assert registry.aliases(tracking, name) == {"challenger-mr00": version, "challenger-mr30": version}
     assert [one.action for one in standing(tracking, name).ledger.entries] == ["hold"]
 
@@ -244,34 +251,36 @@ def test_promoting_a_study_twice_changes_nothing_and_says_the_same(
     result = make_study("one")
     first = act(result, errors=WINS)
     before = registry.aliases(tracking, name)
-    second = act(result, errors={str(first.decisions[0].version): (1.0, 1.0), before["baseline"]: (1.5, 1.5)})
+    second = act(
+        result, errors={str(first.report["decisions"][0]["version"]): (1.0, 1.0), before["baseline"]: (1.5, 1.5)}
+    )
     assert decided(second) == decided(first)
     assert (registry.aliases(tracking, name), second.entry) == (before, None)
     assert len(standing(tracking, name).ledger.entries) == 1
 
 
 def test_a_better_study_takes_over_where_it_is_better_and_all_of_it_can_be_taken_back(
-    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
 ) -> None:
-    old = act(make_study("old"), errors=WINS).decisions[0].version
+    old = act(make_study("old"), errors=WINS).report["decisions"][0]["version"]
     errors = {f"{name}-new/prlf-0": (0.8, 1.2), "late_fusion-0": (1.5, 1.5), str(old): (1.0, 1.0)}
     found = act(make_study("new"), errors=errors)
-    new = found.decisions[0].version
+    new = found.report["decisions"][0]["version"]
     assert decided(found) == [("0.0", "promote", new), ("0.3", "hold", new)]
-    assert [one.before for one in found.decisions] == [old, old]
+    assert [row["from"] for row in found.report["decisions"]] == [old, old]
     named = registry.aliases(tracking, name)
     assert (named["champion-mr00"], named["previous-mr00"]) == (new, old)
     assert (named["champion-mr30"], named["challenger-mr30"]) == (old, new)
     assert "previous-mr30" not in named
     assert champions(tracking, name)["previous"] == {"0.0": {"version": old}}
 
-    roll_back(tracking, name, "0.0", None, "it stammers")
+    roll_back(tracking, here, name, "0.0", None, "it stammers")
     named = registry.aliases(tracking, name)
     assert (named["champion-mr00"], named["challenger-mr00"]) == (old, new)
     assert "previous-mr00" not in named
     with pytest.raises(RegistryError, match="there is nothing to go back to"):
-        roll_back(tracking, name, "0.0", None, "")
-    roll_back(tracking, name, None, new, "all the same")
+        roll_back(tracking, here, name, "0.0", None, "")
+    roll_back(tracking, here, name, None, new, "all the same")
     assert settled(tracking, name).champions == dict.fromkeys(RATES, new)
     actions = [one.action for one in standing(tracking, name).ledger.entries]
     assert actions == ["promote", "promote", "rollback", "rollback"]
@@ -279,8 +288,8 @@ def test_a_better_study_takes_over_where_it_is_better_and_all_of_it_can_be_taken
 
 def test_of_several_studies_each_rate_has_its_best(make_study: Callable[..., StudyResult], act: Act, name: str) -> None:
     found = act(make_study("a", winner=(1.0, 1.2)), make_study("b", winner=(1.1, 1.1)), errors=WINS)
-    assert [one.candidate.result.study for one in found.decisions] == [f"{name}-a", f"{name}-b"]
-    assert len({one.version for one in found.decisions}) == 2
+    assert [row["study"] for row in found.report["decisions"]] == [f"{name}-a", f"{name}-b"]
+    assert len({row["version"] for row in found.report["decisions"]}) == 2
 
 
 def test_studies_that_were_judged_on_other_data_are_not_compared(
@@ -308,7 +317,7 @@ def test_a_test_split_is_not_asked_more_often_than_its_year_allows(
     make_study: Callable[..., StudyResult], act: Act, small: Path
 ) -> None:
     once = SPEC.model_copy(update={"decisions_per_year": 1, "yearly_alpha": 0.05})
-    old = act(make_study("old"), errors=WINS, spec=once).decisions[0].version
+    old = act(make_study("old"), errors=WINS, spec=once).report["decisions"][0]["version"]
     before = open_dataset(small).exposures()
     with pytest.raises(GateError, match="1 decisions were made on this test split within a year"):
         act(make_study("new"), errors={**WINS, str(old): (1.2, 1.2)}, spec=once)
@@ -316,17 +325,17 @@ def test_a_test_split_is_not_asked_more_often_than_its_year_allows(
 
 
 def test_with_approval_nothing_moves_until_a_person_says_so(
-    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
 ) -> None:
     found = act(make_study("one"), errors=WINS, approval=True)
-    version = found.decisions[0].version
+    version = found.report["decisions"][0]["version"]
     assert decided(found) == [("0.0", "ask", version), ("0.3", "ask", version)]
     assert registry.aliases(tracking, name) == {"challenger-mr00": version, "challenger-mr30": version}
-    approved = approve(tracking, name, "ada")
+    approved = approve(tracking, here, name, "ada")
     assert approved.facts["reason"] == "ada approved entry 1"
     assert settled(tracking, name).champions == dict.fromkeys(RATES, version)
     with pytest.raises(GateError, match="no promotion waits for approval"):
-        approve(tracking, name, "ada")
+        approve(tracking, here, name, "ada")
 
 
 def test_weights_that_were_changed_since_the_refit_are_never_registered(
@@ -338,3 +347,128 @@ def test_weights_that_were_changed_since_the_refit_are_never_registered(
     with pytest.raises(Exception, match="the weights are not the ones described"):
         act(result, errors=WINS)
     assert registry.versions(tracking, name) == []
+
+
+def test_the_very_same_question_is_answered_from_the_ledger_and_reads_and_spends_nothing(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str, small: Path
+) -> None:
+    result, errors = make_study("one"), {"prlf-0": (2.0, 2.0), "late_fusion-0": (2.0, 2.0)}
+    first = act(result, errors=errors)
+    reads = open_dataset(small).exposures()
+    second = act(result, errors={})
+    assert (second.report, second.entry, second.again) == (json.loads(json.dumps(first.report)), first.entry, True)
+    assert open_dataset(small).exposures() == reads
+    assert len(standing(tracking, name).ledger.entries) == 1
+    third = act(result, errors={"1": (1.0, 1.0), "2": (1.5, 1.5)}, spec=SPEC.model_copy(update={"margin": 0.01}))
+    assert not third.again, "another gate is another question"
+
+
+def test_where_nothing_can_change_the_test_split_is_not_read(
+    make_study: Callable[..., StudyResult], act: Act, small: Path
+) -> None:
+    result = make_study("one")
+    act(result, errors=WINS)
+    before = open_dataset(small).exposures()
+    act(result, errors={})
+    assert open_dataset(small).exposures() == before
+
+
+def test_a_candidate_above_the_gate_s_limits_never_serves(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str, trained: Path
+) -> None:
+    sizes = {
+        arm: sum(one.numel() for one in load_model_folder(trained / "refit" / f"{arm}-0" / "seed-1").weights.values())
+        for arm in ("prlf", "late_fusion")
+    }
+    assert sizes["late_fusion"] < sizes["prlf"]
+    between = (sizes["late_fusion"] + sizes["prlf"]) // 2
+    limits = GateSpec.model_validate({"mask_seeds": 2, "limits": {"parameters": {"max": between}}})
+    found = act(make_study("one"), errors=WINS, spec=limits)
+    assert [row["arm"] for row in found.report["decisions"]] == ["late_fusion", "late_fusion"]
+    assert f"(at most {between:,})" in found.report["decisions"][0]["reasons"][1]
+    nobody = GateSpec.model_validate({"mask_seeds": 2, "limits": {"parameters": {"max": 1}}})
+    found = act(make_study("two"), errors=WINS, spec=nobody)
+    assert found.held and found.entry is None
+    assert len(standing(tracking, name).ledger.entries) == 1
+
+
+def test_a_model_that_has_seen_test_samples_is_not_weighed(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str, small: Path
+) -> None:
+    result = make_study("one")
+    folder = here.studies / result.study / "refit" / "prlf-0" / "seed-1"
+    model, test = load_model_folder(folder), open_dataset(small).test(reason="a test of contamination")
+    for keys in (test.keys, test.content_keys):
+        seen = torch.cat([model.seen, torch.from_numpy(keys[[5, 7]].view(np.int64))])
+        save_model(folder, model._replace(seen=seen))
+        with pytest.raises(
+            GateError, match=f"2 of {len(test)} test samples .* of .*prlf-0: {test.ids[5]}, {test.ids[7]}"
+        ):
+            act(result, errors=WINS)
+    assert registry.aliases_if_any(tracking, name) is None
+
+
+def test_what_a_model_has_seen_is_training_and_validation_and_nothing_else(small: Path, trained: Path) -> None:
+    seen = load_model_folder(trained / "refit" / "prlf-0" / "seed-1").seen.numpy().view(np.uint64)
+    dataset = open_dataset(small)
+    test = dataset.test(reason="a test of contamination")
+    for split, inside in ((dataset.train, True), (dataset.valid, True), (test, False)):
+        assert (np.isin(split.keys, seen) == inside).all() and (np.isin(split.content_keys, seen) == inside).all()
+
+
+def test_a_model_that_reads_other_rows_takes_over_only_for_a_reason(
+    make_study: Callable[..., StudyResult], act: Act, here: Home
+) -> None:
+    old = act(make_study("old"), errors=WINS).report["decisions"][0]["version"]
+    result = make_study("new")
+    for arm in ("prlf", "late_fusion"):
+        folder = here.studies / result.study / "refit" / f"{arm}-0" / "seed-1"
+        model = load_model_folder(folder)
+        first = sorted(model.shape.modalities)[0]
+        shorter = model.shape.modalities[first].model_copy(update={"max_length": 1})
+        shape = model.shape.model_copy(update={"modalities": {**model.shape.modalities, first: shorter}})
+        places = f"of_{first}.positions"
+        weights = {key: value[:1] if key.endswith(places) else value for key, value in model.weights.items()}
+        save_model(folder, model._replace(shape=shape, weights=weights))
+    errors = {"new/prlf-0": (0.5, 0.5), "late_fusion-0": (1.5, 1.5), str(old): (1.0, 1.0)}
+    with pytest.raises(GateError, match=rf"reads other rows than champion version {old}: at most 1 frames of {first}"):
+        act(result, errors=errors)
+    found = act(result, errors=errors, spec=SPEC.model_copy(update={"other_rows": "rows are short since May"}))
+    assert not found.held and found.entry is not None
+    assert found.entry.facts["other_rows"] == "rows are short since May"
+
+
+def test_the_router_is_there_as_soon_as_somebody_serves_and_only_then(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
+) -> None:
+    act(make_study("one"), errors=WINS, approval=True)
+    assert registry.aliases_if_any(tracking, f"{name}-router") is None
+    approve(tracking, here, name, "ada")
+    assert registry.aliases(tracking, f"{name}-router") == {"champion": "1"}
+    roll_back(tracking, here, name, None, "2", "the baseline will do")
+    assert registry.aliases(tracking, f"{name}-router") == {"champion": "1"}
+
+
+def test_a_hook_hears_of_every_change_and_cannot_stop_one(
+    make_study: Callable[..., StudyResult],
+    act: Act,
+    tracking: Tracking,
+    here: Home,
+    name: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    hook = here.root / "hooks" / "promotion"
+    hook.parent.mkdir()
+    hook.write_text(f"#!/bin/sh\n(echo $1; cat; echo) >> {tmp_path}/heard\necho no such channel >&2\nexit 4\n")
+    hook.chmod(0o755)
+    try:
+        entry = act(make_study("one"), errors=WINS).entry
+    finally:
+        shutil.rmtree(hook.parent)
+    assert entry is not None
+    named, told = (tmp_path / "heard").read_text().splitlines()
+    assert (named, json.loads(told)["digest"]) == (name, entry.digest)
+    assert {move["rate"] for move in json.loads(told)["moves"]} == set(RATES)
+    assert "exit code 4, no such channel; the decision stands" in caplog.text
+    assert set(settled(tracking, name).champions) == set(RATES)

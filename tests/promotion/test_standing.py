@@ -1,6 +1,6 @@
 """Ledger and aliases in a real SQLite MLflow.
 
-Faked: the models, whose versions are bare; and deaths, by an MLflow client that stops answering at the n-th write.
+Faked: the models, whose versions are bare, so that there is no router for them; and deaths, by an MLflow client that stops answering at the n-th write.
 """
 
 import re
@@ -23,6 +23,11 @@ WRITES |= {"set_registered_model_alias", "delete_registered_model_alias"}
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
     return connect(Home(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture(autouse=True)
+def no_router(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gapwise.promotion.standing.ensure_router", lambda tracking, name: None)
 
 
 @pytest.fixture

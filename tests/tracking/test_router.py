@@ -16,17 +16,20 @@ import pytest
 
 from gapwise.data.batch import hide
 from gapwise.data.loading import as_tensors, samples_of
+from gapwise.data.missing_rate import missing_rates
 from gapwise.data.protocols import build_protocol
-from gapwise.data.rows import missing_shares, to_rows
+from gapwise.data.rows import from_rows, to_rows
 from gapwise.data.store import Dataset, open_dataset, statistics
-from gapwise.errors import RegistryError
+from gapwise.errors import CheckpointError, RegistryError
 from gapwise.models.saved import ModelFolder, save_model
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
-from gapwise.tracking.router import ensure_router
+from gapwise.tracking.router import Router
+from gapwise.tracking.router_model import ensure_router
 from gapwise.tracking.runs import start_run
+from gapwise.tracking.served import answering
 from gapwise.training.checkpoint import NoSink, trained_model
 from gapwise.training.decision import NoReporter
 from gapwise.training.job import whole_job
@@ -75,8 +78,8 @@ def routed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Routed:
         made = registry.register(tracking, "small", folder, run_id=run, facts={"number": number})
         registry.set_alias(tracking, "small", f"champion-mr{round(100 * float(rate)):02d}", made.version)
         versions.append(made.version)
-    ensure_router(tracking, "small", model.shape, run)
-    ensure_router(tracking, "small", model.shape, run)
+    ensure_router(tracking, "small")
+    ensure_router(tracking, "small")
     return Routed(tracking, model, dataset, *versions)
 
 
@@ -153,8 +156,33 @@ def test_an_absent_column_is_a_missing_modality(routed: Routed, answers: dict[st
 
 def test_rates_are_estimated_from_what_is_missing(routed: Routed) -> None:
     for rate in ("0.0", "0.3", "0.9"):
-        found = missing_shares(rows(routed, rate, 100), routed.model.shape)
-        assert found.mean() == pytest.approx(float(rate), abs=0.06)
+        batch = from_rows(rows(routed, rate, 100), routed.model.shape, mask_visible=False)
+        assert missing_rates(batch, routed.model.shape).mean().item() == pytest.approx(float(rate), abs=0.06)
+
+
+def test_the_tensor_path_answers_as_the_rows_do(routed: Routed) -> None:
+    router, valid = Router(routed.tracking, "small"), routed.dataset.valid
+    assert router.champions() == {"0.0": routed.low, "0.6": routed.high}
+    whole = valid.batch(np.arange(20))
+    told = np.where(np.arange(20) % 3 == 0, 0.9, np.nan)
+    tensors = router.answer(whole, told)
+    rowwise = router.answer_rows(to_rows(whole), told)
+    assert tensors.versions.tolist() == [routed.high if row % 3 == 0 else routed.low for row in range(20)]
+    assert (tensors.versions.tolist(), tensors.rates.tolist()) == (rowwise.versions.tolist(), rowwise.rates.tolist())
+    assert tensors.predictions == pytest.approx(rowwise.predictions, abs=1e-5)
+    lone = router.answer(whole, np.full(20, 0.9))
+    assert tensors.predictions[::3] == pytest.approx(lone.predictions[::3], abs=1e-6)
+
+
+def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_refused(routed: Routed, tmp_path: Path) -> None:
+    folder = registry.download(routed.tracking, "models:/small@champion-mr00", tmp_path)
+    answering(folder)
+    golden = folder / "golden.json"
+    kept = json.loads(golden.read_text())["outputs"]
+    assert len(kept) == 4 and len({round(value, 6) for value in kept}) > 1
+    golden.write_text(json.dumps({"outputs": [kept[0] + 0.1, *kept[1:]]}))
+    with pytest.raises(CheckpointError, match=r"answers otherwise than when it was registered, by up to 0\.1"):
+        answering(folder)
 
 
 def test_an_artifact_that_was_changed_is_refused_by_name_before_it_is_read(routed: Routed, tmp_path: Path) -> None:

@@ -341,7 +341,8 @@ def test_a_latency_is_the_median_pass_by_sample_without_those_that_warm_up(small
     ticks = iter([moment for seconds in passes for moment in (0.0, seconds)])
     model = build_model(job.spec.model, job.shape, job.statistics, 1).eval()
     limit = LatencyLimit(max=1.0, batch_size=4, repeats=3)
-    assert latency_ms(job, model, limit, clock=lambda: next(ticks)) == pytest.approx(1000 * 0.2 / 4)
+    found = latency_ms(model, model.initial_state(), job.valid, limit, clock=lambda: next(ticks))
+    assert found == pytest.approx(1000 * 0.2 / 4)
 
 
 def test_the_longest_samples_are_those_with_the_most_frames(small: Path) -> None:

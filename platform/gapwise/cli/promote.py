@@ -1,7 +1,7 @@
 """`gapwise promote`: the winners of studies become champions of their missing rates, if the gate lets them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +10,6 @@ from gapwise.spec.home import home
 
 if TYPE_CHECKING:
     from gapwise.promotion.promote import Decided
-    from gapwise.promotion.report import Decision
 
 EXAMPLES = """
 Examples:
@@ -42,7 +41,7 @@ def promote(
 ) -> None:
     """Put the best model of every missing rate before the gate, and make those that pass champions."""
     from gapwise.data.store import open_dataset
-    from gapwise.promotion.promote import Asked
+    from gapwise.promotion.asked import Asked
     from gapwise.promotion.promote import promote as act
     from gapwise.spec.gate import GateSpec
     from gapwise.spec.loader import load_spec
@@ -55,47 +54,21 @@ def promote(
     asked = Asked(name, results, dataset, spec, dry_run=dry_run, approval=approval)
     decided = act(connect(home()), home(), asked)
     if as_json:
-        print_json(_body(name, decided, dry_run))
+        entry = decided.entry
+        said = {
+            "dry_run": dry_run,
+            "entry": None if entry is None else {"sequence": entry.sequence, "digest": entry.digest},
+        }
+        print_json({**decided.report, **said})
     else:
-        _show(name, decided, dry_run)
-    if all(one.decision == "hold" for one in decided.decisions):
+        _show(decided, dry_run)
+    if decided.held:
         raise typer.Exit(HELD)
 
 
-def _body(name: str, decided: "Decided", dry_run: bool) -> dict[str, Any]:
-    entry = decided.entry
-    return {
-        "name": name,
-        "dry_run": dry_run,
-        "decisions": [_row(one) for one in decided.decisions],
-        "gate": decided.report,
-        "entry": None if entry is None else {"sequence": entry.sequence, "digest": entry.digest},
-    }
-
-
-def _row(one: "Decision") -> dict[str, Any]:
-    metric = one.candidate.result.objective.metric
-    first = one.verdict.contest.comparisons[0] if one.verdict else None
-    return {
-        "rate": one.rate,
-        "decision": one.decision,
-        "version": one.version,
-        "from": one.before,
-        "study": one.candidate.result.study,
-        "trial": one.candidate.model.trial,
-        "metric": metric,
-        "value": one.candidate.figure.mean,
-        "sd": one.candidate.figure.sd,
-        "rival": first.rival if first else None,
-        "effect": first.difference.effect if first else None,
-        "interval": first.difference.interval(one.verdict.level) if first and one.verdict else None,
-        "p": one.verdict.contest.p if one.verdict else None,
-        "reasons": one.reasons,
-    }
-
-
-def _show(name: str, decided: "Decided", dry_run: bool) -> None:
-    report, rows = decided.report, [_row(one) for one in decided.decisions]
+def _show(decided: "Decided", dry_run: bool) -> None:
+    report, rows = decided.report, decided.report["decisions"]
+    name = report["name"]
     listed = [
         [
             row["rate"],
@@ -114,12 +87,15 @@ def _show(name: str, decided: "Decided", dry_run: bool) -> None:
     said = (
         f"{report['split']} split, {report['samples']} samples in {report['groups']} groups,"
         f" {report['gate']['mask_seeds']} mask seeds; alpha {report['alpha']:.4g} over all rates (Holm);"
-        f" {report['decisions_before_within_a_year']} decisions on this split before, within a year"
+        f" {report['decisions_before_within_a_year']} decisions on the test split before, within a year;"
+        f" {report['reads_of_test']} reads of it in all"
     )
     print_table(title, columns, listed, caption=said)
     for row in rows:
-        if row["decision"] == "hold" or row["trial"].startswith("late_fusion"):
+        if row["decision"] == "hold" or row["arm"] == "late_fusion":
             stdout.print(f"{row['rate']}: {'; '.join(row['reasons'])}", soft_wrap=True)
+    if decided.again:
+        stdout.print("the very same was asked and held before: this is that answer, and the test split was not read")
     if decided.entry is not None:
         stdout.print(f"ledger: entry {decided.entry.sequence}, {decided.entry.digest}", soft_wrap=True)
     if not dry_run:

@@ -117,7 +117,7 @@ def rollback(
     from gapwise.promotion.rollback import roll_back
     from gapwise.tracking.client import connect
 
-    _tell(roll_back(connect(home()), name, None if rate == "all" else _rate(rate), to, reason), as_json)
+    _tell(roll_back(connect(home()), home(), name, None if rate == "all" else _rate(rate), to, reason), as_json)
 
 
 @app.command(epilog="Example:  `gapwise registry approve mosi`")
@@ -130,7 +130,7 @@ def approve(
     from gapwise.promotion.rollback import approve as act
     from gapwise.tracking.client import connect
 
-    _tell(act(connect(home()), name, who or getpass.getuser()), as_json)
+    _tell(act(connect(home()), home(), name, who or getpass.getuser()), as_json)
 
 
 def _rate(text: str) -> str:

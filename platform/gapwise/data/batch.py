@@ -48,8 +48,8 @@ class ModalityBatch(NamedTuple):
         """T by modality."""
         return {name: int(mask.shape[1]) for name, mask in self.attend.items()}
 
-    def part(self, rows: slice) -> "ModalityBatch":
-        """Some of the samples, as views."""
+    def part(self, rows: slice | Tensor) -> "ModalityBatch":
+        """Some of the samples; of a slice, as views."""
         return ModalityBatch(
             values={name: value[rows] for name, value in self.values.items()},
             attend={name: mask[rows] for name, mask in self.attend.items()},

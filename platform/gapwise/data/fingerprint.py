@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,19 @@ def sample_digests(arrays: SplitArrays) -> list[bytes]:
     """The SHA-256 of each sample, 32 bytes each, in row order."""
     labels = np.ascontiguousarray(arrays.labels, dtype=arrays.labels.dtype.newbyteorder("<"))
     return [_sample_digest(arrays, row, labels[row].tobytes()) for row in range(len(arrays))]
+
+
+def content_keys(arrays: SplitArrays) -> list[int]:
+    """A 64-bit hash of each sample's modalities alone, whatever it is called and labelled; 0 where it has none."""
+    return [_content_key(arrays, row) for row in range(len(arrays))]
+
+
+def _content_key(arrays: SplitArrays, row: int) -> int:
+    if not any(modality.present[row] for modality in arrays.modalities.values()):
+        return 0
+    running = hashlib.blake2b(digest_size=8)
+    _update_with_content(running, arrays, row)
+    return int.from_bytes(running.digest(), "little")
 
 
 def part_digest(digests: Iterable[bytes]) -> str:
@@ -65,6 +79,11 @@ def _sample_digest(arrays: SplitArrays, row: int, label: bytes) -> bytes:
     running.update(_framed(arrays.ids[row].encode()))
     running.update(_framed(arrays.groups[row].encode()))
     running.update(_framed(label))
+    _update_with_content(running, arrays, row)
+    return running.digest()
+
+
+def _update_with_content(running: Any, arrays: SplitArrays, row: int) -> None:
     for name in sorted(arrays.modalities):
         modality = arrays.modalities[name]
         if not modality.present[row]:
@@ -78,7 +97,6 @@ def _sample_digest(arrays: SplitArrays, row: int, label: bytes) -> bytes:
     for name in sorted(arrays.tokens):
         tokens = arrays.tokens[name]
         running.update(_framed(tokens.ids[tokens.offsets[row] : tokens.offsets[row + 1]].astype("<i4").tobytes()))
-    return running.digest()
 
 
 def _framed(content: bytes) -> bytes:

@@ -37,9 +37,11 @@ def to_rows(batch: ModalityBatch) -> dict[str, list[Frames | None]]:
 def from_rows(columns: Mapping[str, Sequence[Any]], shape: DataShape, *, mask_visible: bool) -> ModalityBatch:
     """A batch from columns; a modality without a column is missing in every row.
 
-    Raises DataError for an unknown modality, another number of features, more frames than the model was built for, a
-    number that is not finite inside a frame that is otherwise there, or token ids of another tokenizer.
+    Raises DataError for no modality at all, an unknown one, another number of features, more frames than the model was
+    built for, a number that is not finite inside a frame that is otherwise there, or token ids of another tokenizer.
     """
+    if not columns:
+        raise DataError("no modality among the columns", where="input", allowed=sorted(shape.modalities))
     unknown = sorted(set(columns) - set(shape.modalities))
     if unknown:
         raise DataError(f"unknown modality {unknown[0]!r}", where="input columns", allowed=sorted(shape.modalities))
@@ -63,33 +65,6 @@ def from_rows(columns: Mapping[str, Sequence[Any]], shape: DataShape, *, mask_vi
         else:
             tokens[name] = _tokens(value_BTD[:, :, 0], seen_BT, modality.tokens, where=name)
     return ModalityBatch(values, attend, torch.zeros(count), torch.arange(count), tokens)
-
-
-def missing_shares(columns: Mapping[str, Sequence[Any]], shape: DataShape) -> NDArray[np.float64]:
-    """(B,) the missing rate of each row: the share of missing frames, averaged over modalities.
-
-    A frame is missing where it is null: who cuts missing frames off the end of a cell makes the rate look lower than it
-    is. A missing modality is missing throughout; of token ids, those that are never missing ([CLS], [SEP]) do not
-    count. Frames that were filled in with zeros, and unknown tokens, cannot be told from seen ones where models are not
-    told either, so there they count as missing. Raises what `from_rows` raises.
-    """
-    shares = []
-    for name, modality in shape.modalities.items():
-        count = len(next(iter(columns.values()), ()))
-        cells = columns[name] if name in columns else [None] * count
-        shares.append([_share(cell, modality, where=f"row {row}, {name}") for row, cell in enumerate(cells)])
-    averaged: NDArray[np.float64] = np.mean(shares, axis=0)
-    return averaged
-
-
-def _share(cell: Any, modality: ModalityShape, *, where: str) -> float:
-    frames_TD, seen_T = _frames(cell, modality, where=where)
-    if modality.tokens is not None:
-        ordinary_T = ~np.isin(frames_TD[:, 0], modality.tokens.special)
-        gone_T = ~seen_T | (frames_TD[:, 0] == modality.tokens.unknown)
-        return float(gone_T[ordinary_T | ~seen_T].mean()) if (ordinary_T | ~seen_T).any() else 1.0
-    gone_T = ~seen_T | ~frames_TD.any(1)
-    return float(gone_T.mean()) if len(gone_T) else 1.0
 
 
 def _tokens(number_BT: Frames, seen_BT: NDArray[np.bool_], shape: TokenShape, *, where: str) -> Tokens:

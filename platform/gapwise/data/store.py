@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gapwise.data.arrays import Labels, TokenArrays
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.exposure import count_exposures, record_exposure
-from gapwise.data.fingerprint import overall_fingerprint, part_digest, sample_digests, split_fingerprint
+from gapwise.data.fingerprint import content_keys, overall_fingerprint, part_digest, sample_digests, split_fingerprint
 from gapwise.data.manifest import SPLIT_NAMES, Manifest, read_manifest
 from gapwise.data.parts import Part, open_part
 from gapwise.data.shape import DataShape, Moments, Statistics
@@ -96,6 +96,14 @@ class Split:
         """(N,) stable 64-bit hash of each id: what masks are drawn by, so that they follow the sample anywhere."""
         digests = b"".join(hashlib.blake2b(sample.encode(), digest_size=8).digest() for sample in self.ids)
         return np.frombuffer(digests, dtype="<u8").astype(np.uint64)
+
+    @cached_property
+    def content_keys(self) -> NDArray[np.uint64]:
+        """(N,) hash of what each sample holds: a recording under another id has the same; 0 for one that holds nothing.
+
+        Reads all of the split.
+        """
+        return np.array([key for part in self._parts for key in content_keys(part.arrays)], np.uint64)
 
     def raw(self, modality: str) -> list[str]:
         """Raw text of every sample; KeyError if the manifest says that none is kept."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -87,6 +88,8 @@ class ModelFolder(NamedTuple):
     state: State
     diagnostics: dict[str, dict[str, float]] = {}  # noqa: RUF012  (never written to)
     """{name: {condition: value}} of the kept weights on validation: see `evaluation.diagnostics`; empty without any."""
+    seen: Tensor = torch.zeros(0, dtype=torch.int64)
+    """(S,) keys of all training and validation samples, by id and by content (`contamination`); the bits of uint64."""
 
 
 def save_model(folder: Path, model: ModelFolder) -> None:
@@ -94,7 +97,8 @@ def save_model(folder: Path, model: ModelFolder) -> None:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    write_tensors(temporary / WEIGHTS, flatten({"weights": model.weights, "state": model.state}), {})
+    groups = {"weights": model.weights, "state": model.state, "seen": {"keys": model.seen}}
+    write_tensors(temporary / WEIGHTS, flatten(groups), {})
     (temporary / DESCRIPTION).write_text(json.dumps(_describe(model, temporary / WEIGHTS), indent=1, sort_keys=True))
     if folder.exists():
         shutil.rmtree(folder)
@@ -162,6 +166,7 @@ def _described(described: dict[str, Any], groups: dict[str, dict[str, Tensor]]) 
         weights=groups["weights"],
         state=groups.get("state", {}),
         diagnostics=described.get("diagnostics", {}),
+        seen=groups["seen"]["keys"],
     )
 
 

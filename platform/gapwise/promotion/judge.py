@@ -98,7 +98,17 @@ def _tables(grid: Grid) -> dict[str, Any]:
     return {"conditions": grid.table(), "mean": grid.mean()}
 
 
+def reads(model: ModelFolder, dataset: Dataset) -> bool:
+    """Whether the dataset is of the model's kind."""
+    try:
+        refuse_other_shape(model, dataset)
+    except DataError:
+        return False
+    return True
+
+
 def refuse_other_shape(model: ModelFolder, dataset: Dataset) -> None:
+    """Raises DataError for a dataset that is not of the model's kind."""
     as_ids = {name for name, record in dataset.manifest.modalities.items() if record.tokens}
     as_ids &= {name for name, one in model.shape.modalities.items() if one.tokens is not None}
     theirs, ours = _outline(dataset.manifest.shape(), as_ids), _outline(model.shape, as_ids)

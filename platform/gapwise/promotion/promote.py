@@ -9,68 +9,54 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import gapwise
-from gapwise.data.store import Dataset, Split
+from gapwise.data.store import Split
 from gapwise.errors import GateError, RegistryError
-from gapwise.models.saved import ModelFolder, load_model_folder
+from gapwise.evaluation.routing import serving
+from gapwise.promotion.announce import announce
+from gapwise.promotion.asked import Asked
 from gapwise.promotion.candidates import Candidate, candidates
 from gapwise.promotion.chain import Entry, Move
+from gapwise.promotion.contamination import refuse_contaminated
+from gapwise.promotion.contenders import Contenders, Wanted, fetch, identity_of, names_of
 from gapwise.promotion.evidence import answers
 from gapwise.promotion.gate import Answers, Verdict, weigh
-from gapwise.promotion.report import Decision, gate_report, reasons_of
+from gapwise.promotion.report import Decision, gate_report, plot, reasons_of
 from gapwise.promotion.standing import Deed, Standing, record, settled
-from gapwise.spec.gate import GateSpec
 from gapwise.spec.home import Home
-from gapwise.spec.protocol import ProtocolSpec
 from gapwise.tracking import aliases, registry
-from gapwise.tracking.client import Tracking, experiment_id
-from gapwise.tracking.locate import locate
-from gapwise.tracking.router import ensure_router
-from gapwise.tracking.runs import end_run, log_file, start_run
-from gapwise.tuning.result import RefitModel, StudyResult
+from gapwise.tracking.client import Tracking
+from gapwise.tracking.ledger import keep_report, kept_report
+from gapwise.tuning.result import StudyResult
 
-REPORT = "gate.json"
+REPORT, PLOT = "gate.json", "gate.svg"
 _YEAR = timedelta(days=365)
 _READ_TEST = ("promote", "hold", "ask")
 """Actions whose decision looked at a test split."""
 Judge = Callable[..., Answers]
 
 
-class Asked(NamedTuple):
-    """A promotion as somebody asked for it."""
-
-    name: str
-    results: list[StudyResult]
-    dataset: Dataset
-    spec: GateSpec
-    dry_run: bool = False
-    """Decide on validation, and change nothing."""
-    approval: bool = False
-    """Ask a person before anything moves."""
-
-    @property
-    def metric(self) -> str:
-        return self.results[0].objective.metric
-
-    @property
-    def protocol(self) -> ProtocolSpec:
-        return self.results[0].protocol
-
-
 class Decided(NamedTuple):
-    decisions: list[Decision]
     report: dict[str, Any]
+    """See `gate_report`."""
     entry: Entry | None
     """None for a dry run, and where there was nothing to decide."""
+    again: bool = False
+    """The very same was asked before and held; the answer is that entry's, and nothing was read or spent."""
 
     @property
-    def text(self) -> str:
-        """The report as it is kept."""
-        return json.dumps(self.report, sort_keys=True, indent=1)
+    def held(self) -> bool:
+        return all(row["decision"] == "hold" for row in self.report["decisions"])
 
-    @property
-    def digest(self) -> str:
-        """Of the report, as the ledger has it."""
-        return hashlib.sha256(self.text.encode()).hexdigest()
+
+class _Desk(NamedTuple):
+    """Where a decision is carried out."""
+
+    tracking: Tracking
+    here: Home
+    asked: Asked
+    now: Standing
+    question: str
+    """Digest of all that the decision depends on."""
 
 
 def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers) -> Decided:
@@ -81,39 +67,20 @@ def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers
     wanted = candidates(asked.results)
     now = settled(tracking, asked.name)
     _refuse_other_ground(tracking, asked, now)
+    names = names_of(tracking, asked.name, wanted)
+    question = _question(asked, now, wanted)
+    if not asked.dry_run:
+        before = _held_before(tracking, now, question)
+        if before is not None:
+            return before
     spent = _spent(now, asked)
-    known = _registered(tracking, asked.name, wanted)
-    models = _models(tracking, here, now, wanted, known)
-    split = _split(asked)
-    seen = judge(models, asked.dataset, split, asked.protocol, metric=asked.metric, mask_seeds=asked.spec.mask_seeds)
-    names = {one.key: known.get(one.key, one.key) for some in wanted.values() for one in some}
-    verdicts = weigh(
-        seen,
-        [(rate, names[one.key]) for rate, some in wanted.items() for one in some],
-        now.champions,
-        asked.spec,
-        baselines={rate: names[some[-1].key] for rate, some in wanted.items()},
-    )
-    decisions = [_decision(rate, some, verdicts, names, now, asked) for rate, some in wanted.items()]
-    decided = Decided(decisions, gate_report(asked.name, split, decisions, asked.spec, asked.metric, spent), None)
-    if asked.dry_run or not any(one.verdict or one.before != one.version for one in decisions):
-        return decided
-    made = {one.candidate.key: _register(tracking, here, asked.name, one.candidate) for one in decisions}
-    baseline = list(wanted.values())[len(wanted) // 2][-1]
-    made[baseline.key] = _register(tracking, here, asked.name, baseline)
-    decided = decided._replace(decisions=[one._replace(version=made[one.candidate.key]) for one in decisions])
-    entry = record(tracking, now, _deed(tracking, here, asked, now, decided, made[baseline.key]))
-    _describe(tracking, asked.name, entry)
-    if entry.moves:
-        ensure_router(tracking, asked.name, next(iter(models.values())).shape, asked.results[0].parent_run_id)
-    return decided._replace(entry=entry)
-
-
-def _split(asked: Asked) -> Split:
-    if asked.dry_run:
-        return asked.dataset.valid
-    studies = ", ".join(result.study for result in asked.results)
-    return asked.dataset.test(reason=f"gate of {asked.name}: {studies}")
+    found = fetch(tracking, here, asked, now.champions, wanted, names)
+    split, verdicts = _weighed(asked, found, wanted, judge)
+    decisions = [_decision(rate, some, verdicts, found, asked) for rate, some in wanted.items()]
+    moves = any(one.decision != "hold" and one.before != one.version for one in decisions)
+    if not asked.dry_run and (moves or any(one.verdict for one in decisions)):
+        return _carried_out(_Desk(tracking, here, asked, now, question), wanted, split, decisions, spent)
+    return Decided(gate_report(asked, split, decisions, spent), None)
 
 
 def _refuse_other_ground(tracking: Tracking, asked: Asked, now: Standing) -> None:
@@ -143,11 +110,33 @@ def _ground(result: StudyResult) -> dict[str, Any]:
     return {"dataset": result.dataset, "task": result.task, "ground": protocol}
 
 
+def _question(asked: Asked, now: Standing, wanted: Wanted) -> str:
+    """Digest of all that an answer depends on: with the same, the same would be answered."""
+    told = {
+        "champions": now.champions,
+        "candidates": {rate: [identity_of(one.result, one.model) for one in some] for rate, some in wanted.items()},
+        "gate": asked.spec.model_dump(mode="json"),
+        "test": asked.test_fingerprint,
+        "metric": asked.metric,
+        "protocol": asked.protocol.model_dump(mode="json"),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _held_before(tracking: Tracking, now: Standing, question: str) -> Decided | None:
+    for entry in now.ledger.entries:
+        if entry.action == "hold" and entry.facts.get("question") == question:
+            return Decided(json.loads(kept_report(tracking, now.name, str(entry.facts["run_id"]), REPORT)), entry, True)
+    return None
+
+
 def _spent(now: Standing, asked: Asked) -> int:
     """Decisions of the last year on this test split. Raises GateError where there are no more to make."""
-    test, since = asked.dataset.fingerprints()["test"], datetime.now(UTC) - _YEAR
+    since = datetime.now(UTC) - _YEAR
     times = [
-        one.time for one in now.ledger.entries if one.action in _READ_TEST and one.facts.get("test_fingerprint") == test
+        one.time
+        for one in now.ledger.entries
+        if one.action in _READ_TEST and one.facts.get("test_fingerprint") == asked.test_fingerprint
     ]
     spent = sum(datetime.fromisoformat(time) > since for time in times)
     if spent >= asked.spec.decisions_per_year and not asked.dry_run:
@@ -160,62 +149,58 @@ def _spent(now: Standing, asked: Asked) -> int:
     return spent
 
 
-def _registered(tracking: Tracking, name: str, wanted: Mapping[str, list[Candidate]]) -> dict[str, str]:
-    """{candidate: version} of those that are registered, so that promoting a study twice registers nothing twice."""
-    found = {}
-    for one in {one.key: one for some in wanted.values() for one in some}.values():
-        version = registry.find_version(tracking, name, identity_of(one.result, one.model))
-        if version is not None:
-            found[one.key] = version.version
-    return found
+def _weighed(asked: Asked, found: Contenders, wanted: Wanted, judge: Judge) -> tuple[Split, list[Verdict]]:
+    """Reads the test split only where there is something to weigh."""
+    contests = [
+        (rate, found.names[one.key])
+        for rate, some in wanted.items()
+        for one in some
+        if found.names[one.key] not in found.barred
+    ]
+    firsts = dict(reversed(contests))
+    split: Split = asked.dataset.valid
+    if all(one == serving(rate, found.champions) for rate, one in firsts.items()):
+        return split, []
+    if not asked.dry_run:
+        split = asked.dataset.test(reason=f"gate of {asked.name}: {', '.join(asked.studies)}")
+        refuse_contaminated(found.models, split)
+    spec = asked.spec
+    seen = judge(found.models, asked.dataset, split, asked.protocol, metric=asked.metric, mask_seeds=spec.mask_seeds)
+    baselines = {rate: found.names[some[-1].key] for rate, some in wanted.items()}
+    return split, weigh(seen, contests, found.champions, spec, baselines=baselines)
 
 
-def _models(
-    tracking: Tracking, here: Home, now: Standing, wanted: Mapping[str, list[Candidate]], known: Mapping[str, str]
-) -> dict[str, ModelFolder]:
-    """Everybody who is compared, by version or, before it has one, by study and trial."""
-    found = {
-        version: locate(tracking, f"models:/{now.name}/{version}") for version in sorted(set(now.champions.values()))
-    }
-    for one in {one.key: one for some in wanted.values() for one in some}.values():
-        name = known.get(one.key, one.key)
-        if name not in found:
-            found[name] = load_model_folder(here.studies / one.result.study / one.model.folder)
-    return found
-
-
-def _decision(
-    rate: str,
-    some: list[Candidate],
-    verdicts: list[Verdict],
-    names: Mapping[str, str],
-    now: Standing,
-    asked: Asked,
-) -> Decision:
+def _decision(rate: str, some: list[Candidate], verdicts: list[Verdict], found: Contenders, asked: Asked) -> Decision:
     """The first candidate that passed, otherwise the first of all, held."""
     said = {(one.contest.rate, one.contest.challenger): one for one in verdicts}
-    before = now.champions.get(rate)
+    before = found.champions.get(rate)
     held: list[str] = []
     for one in some:
-        verdict = said.get((rate, names[one.key]))
-        if verdict is None:
-            reasons = [*held, one.reason, f"is version {names[one.key]}, which serves this rate already"]
-            return Decision(rate, "promote", one, names[one.key], before, None, reasons)
-        held += [one.reason, *reasons_of(verdict)]
-        if verdict.passed:
-            decision = "ask" if asked.approval and not asked.dry_run else "promote"
-            return Decision(rate, decision, one, None, before, verdict, held)
-    return Decision(rate, "hold", some[0], None, before, said[rate, names[some[0].key]], held)
+        called = found.names[one.key]
+        verdict = said.get((rate, called))
+        if called in found.barred:
+            held += [one.reason, f"{one.model.trial} has {found.barred[called]}"]
+        elif verdict is None:
+            reasons = [*held, one.reason, f"is version {called}, which serves this rate already"]
+            return Decision(rate, "promote", one, called, before, None, reasons)
+        else:
+            held += [one.reason, *reasons_of(verdict)]
+            if verdict.passed:
+                decision = "ask" if asked.approval and not asked.dry_run else "promote"
+                return Decision(rate, decision, one, None, before, verdict, held)
+    return Decision(rate, "hold", some[0], None, before, said.get((rate, found.names[some[0].key])), held)
 
 
-def identity_of(result: StudyResult, model: RefitModel) -> dict[str, str]:
-    """What makes a version the same version."""
-    return {
-        "study": result.study,
-        "trial": model.trial,
-        "spec_fingerprint": model.spec_fingerprint,
-        "dataset_fingerprint": result.fingerprints["dataset"],
-    }
+def _carried_out(desk: _Desk, wanted: Wanted, split: Split, decisions: list[Decision], spent: int) -> Decided:
+    name, baseline = desk.asked.name, list(wanted.values())[len(wanted) // 2][-1]
+    chosen = {one.key: one for one in [*(decision.candidate for decision in decisions), baseline]}
+    versions = {key: _register(desk.tracking, desk.here, name, one) for key, one in chosen.items()}
+    decisions = [one._replace(version=versions[one.candidate.key]) for one in decisions]
+    report = gate_report(desk.asked, split, decisions, spent)
+    entry = record(desk.tracking, desk.now, _deed(desk, decisions, report, versions[baseline.key]))
+    _describe(desk.tracking, name, entry)
+    announce(desk.here, name, entry)
+    return Decided(report, entry)
 
 
 def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
@@ -240,14 +225,14 @@ def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
     return registry.register(tracking, name, folder, run_id=result.parent_run_id, facts=facts).version
 
 
-def _deed(tracking: Tracking, here: Home, asked: Asked, now: Standing, decided: Decided, baseline: str) -> Deed:
+def _deed(desk: _Desk, decisions: list[Decision], report: Mapping[str, Any], baseline: str) -> Deed:
     """The entry of these decisions, after their report is in a run of its own.
 
     The studies' late_fusion stays at hand under an alias, so that `evaluate` can set it beside every champion.
     """
     changed: dict[str, str | None] = {}
     moves = []
-    for one in decided.decisions:
+    for one in decisions:
         if one.decision != "promote":
             changed[aliases.challenger(one.rate)] = one.version
         elif one.before != one.version:
@@ -257,30 +242,28 @@ def _deed(tracking: Tracking, here: Home, asked: Asked, now: Standing, decided: 
                 changed[aliases.previous(one.rate)] = one.before
     if moves:
         changed[aliases.BASELINE_ALIAS] = baseline
-    wanted = {one.rate: one.version for one in decided.decisions if one.decision == "ask"}
+    wanted = {one.rate: one.version for one in decisions if one.decision == "ask"}
     action = "ask" if wanted else "promote" if moves else "hold"
-    facts: dict[str, Any] = {
-        "studies": [result.study for result in asked.results],
-        "gate": decided.digest,
-        "test_fingerprint": asked.dataset.fingerprints()["test"],
-        "dataset_fingerprint": asked.dataset.manifest.fingerprint,
-        "code_version": gapwise.__version__,
-        "decisions": {one.rate: one.decision for one in decided.decisions},
-        **({"asked": wanted} if wanted else {}),
-    }
-    run_id = _kept(tracking, here, f"{now.ledger.last_number + 1:04d} {action}", now.name, decided.text)
-    return Deed(action, moves, changed, facts, run_id)
-
-
-def _kept(tracking: Tracking, here: Home, title: str, name: str, report: str) -> str:
-    experiment = experiment_id(tracking, here, f"{name}{registry.LEDGER}")
-    run_id = start_run(tracking, experiment, title, tags={"gapwise.kind": "decision"})
+    text = json.dumps(report, sort_keys=True, indent=1)
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
-        file = Path(temporary) / REPORT
-        file.write_text(report)
-        log_file(tracking, run_id, file)
-    end_run(tracking, run_id, "FINISHED")
-    return run_id
+        files = [Path(temporary) / REPORT, Path(temporary) / PLOT]
+        files[0].write_text(text)
+        files[1].write_text(plot(report))
+        title = f"{desk.now.ledger.last_number + 1:04d} {action}"
+        run_id = keep_report(desk.tracking, desk.here, desk.asked.name, title, files)
+    facts: dict[str, Any] = {
+        "studies": desk.asked.studies,
+        "gate": hashlib.sha256(text.encode()).hexdigest(),
+        "question": desk.question,
+        "run_id": run_id,
+        "test_fingerprint": report["split_fingerprint"] if report["split"] == "test" else None,
+        "dataset_fingerprint": desk.asked.dataset.manifest.fingerprint,
+        "code_version": gapwise.__version__,
+        "decisions": {one.rate: one.decision for one in decisions},
+        **({"asked": wanted} if wanted else {}),
+        **({"other_rows": desk.asked.spec.other_rows} if desk.asked.spec.other_rows else {}),
+    }
+    return Deed(action, moves, changed, facts, run_id)
 
 
 def _describe(tracking: Tracking, name: str, entry: Entry) -> None:

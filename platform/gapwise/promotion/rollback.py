@@ -5,13 +5,15 @@ from typing import Any
 
 import gapwise
 from gapwise.errors import GateError, RegistryError
+from gapwise.promotion.announce import announce
 from gapwise.promotion.chain import Entry, Move
 from gapwise.promotion.standing import Deed, Standing, record, settled
+from gapwise.spec.home import Home
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
 
 
-def roll_back(tracking: Tracking, name: str, rate: str | None, to: str | None, reason: str) -> Entry:
+def roll_back(tracking: Tracking, here: Home, name: str, rate: str | None, to: str | None, reason: str) -> Entry:
     """One rate, or all (None), back to the champion before it, or to a version by number.
 
     Going back twice goes back by two: the champion before the one that serves again is the one before it in the ledger.
@@ -42,7 +44,7 @@ def roll_back(tracking: Tracking, name: str, rate: str | None, to: str | None, r
             where=f"{name}, rate {rate or 'all'}",
             allowed="a rate with a champion before it",
         )
-    return record(tracking, now, Deed("rollback", moves, changed, _facts(reason)))
+    return _done(tracking, here, now, Deed("rollback", moves, changed, _facts(reason)))
 
 
 def _before(now: Standing, rate: str) -> tuple[str | None, str | None]:
@@ -58,7 +60,7 @@ def _before(now: Standing, rate: str) -> tuple[str | None, str | None]:
     return target, made[-1] if made else None
 
 
-def approve(tracking: Tracking, name: str, who: str) -> Entry:
+def approve(tracking: Tracking, here: Home, name: str, who: str) -> Entry:
     """Carry out the newest promotion that waits for a person. Raises GateError where none waits, or not any more."""
     now = settled(tracking, name)
     decided = [one for one in now.ledger.entries if one.action in ("ask", "promote", "rollback", "approve")]
@@ -74,7 +76,14 @@ def approve(tracking: Tracking, name: str, who: str) -> Entry:
         changed |= {aliases.champion(move.rate): move.after, aliases.challenger(move.rate): None}
         if move.before is not None:
             changed[aliases.previous(move.rate)] = move.before
-    return record(tracking, now, Deed("approve", moves, changed, _facts(f"{who} approved entry {asked.sequence}")))
+    deed = Deed("approve", moves, changed, _facts(f"{who} approved entry {asked.sequence}"))
+    return _done(tracking, here, now, deed)
+
+
+def _done(tracking: Tracking, here: Home, now: Standing, deed: Deed) -> Entry:
+    entry = record(tracking, now, deed)
+    announce(here, now.name, entry)
+    return entry
 
 
 def _facts(reason: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from gapwise.errors import GateError, RegistryError
 from gapwise.promotion.chain import Entry, Head, Kept, Ledger, Move, read
 from gapwise.tracking import aliases, ledger, registry
 from gapwise.tracking.client import Tracking
+from gapwise.tracking.router_model import ensure_router
 
 _CITES = "ledger"
 """The fact in a champion's tags that cites its entry."""
@@ -71,6 +72,8 @@ def settled(tracking: Tracking, name: str) -> Standing:
     ours = {alias: one for alias, one in found.aliases.items() if aliases.ours(alias)}
     _cite(tracking, name, found.ledger.entries[-1])
     _name(tracking, name, ours, wanted)
+    with _half_way(name):
+        ensure_router(tracking, name)
     own = {alias: one for alias, one in found.aliases.items() if not aliases.ours(alias)}
     return found._replace(aliases=own | wanted)
 
@@ -98,6 +101,8 @@ def record(tracking: Tracking, now: Standing, deed: Deed) -> Entry:
         )
     _cite(tracking, now.name, entry)
     _name(tracking, now.name, {a: v for a, v in now.aliases.items() if aliases.ours(a)}, _after(now, entry))
+    with _half_way(now.name, entry):
+        ensure_router(tracking, now.name)
     return entry
 
 

@@ -30,7 +30,10 @@ class GateSpec(Spec):
     """Each has an equal part of `yearly_alpha`; one more than these on the same test split is refused."""
     mask_seeds: Annotated[int, Field(ge=2)] = 20
     limits: ConstraintsSpec = ConstraintsSpec()
-    """Size and latency, as in a search space, measured on the machine that decides."""
+    """Size and latency, as in a search space, measured on the processor of the machine that decides. What is above them
+    is held, however well it answers."""
+    other_rows: str = ""
+    """Why a challenger may refuse rows, or read them otherwise, that a champion answers; empty: it may not."""
 
     @property
     def alpha(self) -> float:

@@ -6,11 +6,16 @@ against somebody who was faster: it stays, and counts for nothing. Its run, in t
 the report.
 """
 
+import tempfile
+from pathlib import Path
+
 from mlflow.exceptions import MlflowException
 
 from gapwise.errors import RegistryError
-from gapwise.tracking.client import Tracking, first_line
+from gapwise.spec.home import Home
+from gapwise.tracking.client import Tracking, TrackingDown, TrackingRefused, experiment_id, first_line
 from gapwise.tracking.registry import LEDGER, TAG, ensure
+from gapwise.tracking.runs import end_run, log_file, start_run
 
 _ENTRY, _DIGEST = f"{TAG}ledger.entry", f"{TAG}ledger.digest"
 
@@ -33,3 +38,25 @@ def append(tracking: Tracking, name: str, text: str, digest: str, run_id: str | 
     except MlflowException as error:
         raise RegistryError(f"not written: {first_line(error)}", where=f"ledger of {name!r}") from error
     return int(made.version)
+
+
+def keep_report(tracking: Tracking, home: Home, name: str, title: str, files: list[Path]) -> str:
+    """Put a decision's files into a run of its own, before its entry is written; returns the run's id."""
+    try:
+        experiment = experiment_id(tracking, home, f"{name}{LEDGER}")
+        run_id = start_run(tracking, experiment, title, tags={"gapwise.kind": "decision"})
+        for file in files:
+            log_file(tracking, run_id, file)
+        end_run(tracking, run_id, "FINISHED")
+    except (MlflowException, TrackingDown, TrackingRefused) as error:
+        raise RegistryError(f"the report is not kept: {first_line(error)}", where=f"ledger of {name!r}") from error
+    return run_id
+
+
+def kept_report(tracking: Tracking, name: str, run_id: str, file: str) -> str:
+    """A decision's file, as text."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
+            return Path(tracking.client.download_artifacts(run_id, file, temporary)).read_text()
+    except (MlflowException, OSError) as error:
+        raise RegistryError(f"{file} cannot be fetched: {first_line(error)}", where=f"ledger of {name!r}") from error

@@ -21,11 +21,13 @@ import gapwise
 from gapwise.errors import RegistryError
 from gapwise.models.saved import load_model_folder
 from gapwise.tracking.client import Tracking, first_line
-from gapwise.tracking.served import ARTIFACT, input_example, signature
+from gapwise.tracking.served import ARTIFACT, input_example, signature, write_golden
 
 TAG = "gapwise."
 LEDGER, ROUTER = "-ledger", "-router"
 """End the names of the registered models that hold another one's ledger, and stand before its champions."""
+READS = "reads"
+"""The fact that two versions share if they read the same modalities in the same way: a digest of their shape."""
 _BESIDE = "registered_model_meta"
 """MLflow writes it beside what it fetches."""
 _ENTRY = Path(__file__).with_name("served_entry.py")
@@ -59,6 +61,9 @@ def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts:
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
         model = Path(temporary) / ARTIFACT
         shutil.copytree(folder, model)  # MLflow names an artifact's folder after its source
+        write_golden(model)
+        reads = hashlib.sha256(described.shape.model_dump_json().encode()).hexdigest()
+        facts = facts | {READS: reads}
         packing = Packing(_ENTRY, {ARTIFACT: model}, signature(described.shape), input_example(described.shape))
         return store(tracking, name, packing, place=f"models/{folder.parent.name}", run_id=run_id, facts=facts)
 

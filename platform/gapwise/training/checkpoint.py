@@ -7,6 +7,10 @@ position disagree. What a finished run leaves is a model folder instead (`models
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from gapwise.errors import CheckpointError
 from gapwise.evaluation.objective import Curve
 from gapwise.models.saved import ModelFolder, flatten, read_tensors, unflatten, write_tensors
@@ -91,4 +95,10 @@ def trained_model(job: Job, trained: Trained, curves: dict[str, Curve]) -> Model
         },
         weights=dict(trained.model.state_dict()),
         state=trained.state,
+        seen=_seen(job),
     )
+
+
+def _seen(job: Job) -> Tensor:
+    keys = [one for split in (job.train, job.valid) for one in (split.keys, split.content_keys)]
+    return torch.from_numpy(np.unique(np.concatenate(keys)).view(np.int64))
