@@ -81,6 +81,7 @@ SURFACE = {
     "registry show": ["--help", "--json"],
     "registry history": ["--expect", "--help", "--json", "--verify"],
     "registry rollback": ["--help", "--json", "--rate", "--reason", "--to"],
+    "registry copy": ["--as", "--help", "--json", "--rate", "--source"],
     "registry approve": ["--as", "--help", "--json"],
     "study list": ["--help", "--json"],
     "study show": ["--help", "--json"],
@@ -88,6 +89,8 @@ SURFACE = {
     "study best": ["--help", "--json"],
     "study export": ["--help", "--json", "--out", "--summary"],
     "study delete": ["--force", "--help", "--json", "--yes"],
+    "predict": ["--data", "--help", "--json", "--out", "--rate", "--split"],
+    "reproduce": ["--address", "--data", "--help", "--json", "--tolerance", "--workers"],
     "gc": ["--dry-run", "--help", "--json", "--keep-top", "--quota", "--study"],
 }
 COMMANDS = [name for name in SURFACE if name]

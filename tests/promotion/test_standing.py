@@ -1,6 +1,7 @@
 """Ledger and aliases in a real SQLite MLflow.
 
-Faked: the models, whose versions are bare, so that there is no router for them; and deaths, by an MLflow client that stops answering at the n-th write.
+Faked: the models, whose versions are bare, so that no router stands before them; and deaths, by an MLflow client that
+stops answering at the n-th write.
 """
 
 import re

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from gapwise import __version__
-from gapwise.cli import ablate, data, evaluate, gc, plan, promote, registry, study, train, tune
+from gapwise.cli import ablate, data, evaluate, gc, plan, predict, promote, registry, reproduce, study, train, tune
 from gapwise.cli.output import answer_alone
 from gapwise.errors import GapwiseError, no_room, raised
 
@@ -30,6 +30,8 @@ app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("ablate", epilog=ablate.EXAMPLES)(ablate.ablate)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("promote", epilog=promote.EXAMPLES)(promote.promote)
+app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
+app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("gc", epilog=gc.EXAMPLES)(gc.gc)
 
 

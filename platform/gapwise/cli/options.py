@@ -64,6 +64,19 @@ def rates(text: str) -> tuple[float, ...]:
     return found
 
 
+def rate_or(word: str, text: str) -> float | None:
+    """A missing rate for `--rate`; None for the word in place of one. Raises SpecError for anything else."""
+    if text == word:
+        return None
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = math.nan
+    if not 0.0 <= rate <= 1.0:
+        raise SpecError(f"not a missing rate: {text!r}", where="--rate", allowed=f"{word}, or a number from 0 to 1")
+    return rate
+
+
 def seconds(text: str) -> float:
     """ "90", "90s", "30m" or "2h". Raises SpecError for anything else."""
     units = {"s": 1.0, "m": 60.0, "h": 3600.0}

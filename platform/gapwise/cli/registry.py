@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli.options import rate_or
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
 from gapwise.spec.home import home
 
@@ -117,7 +118,26 @@ def rollback(
     from gapwise.promotion.rollback import roll_back
     from gapwise.tracking.client import connect
 
-    _tell(roll_back(connect(home()), home(), name, None if rate == "all" else _rate(rate), to, reason), as_json)
+    _tell(roll_back(connect(home()), home(), name, _rate(rate), to, reason), as_json)
+
+
+@app.command(epilog="Example:  `gapwise registry copy mosi --source http://staging:5000`")
+def copy(
+    name: _Name,
+    source: Annotated[
+        str, typer.Option(metavar="URI", help="The registry that has it; its ledger must hold. It is only read.")
+    ],
+    rate: Annotated[str, typer.Option(metavar="RATE", help="A missing rate, or all.")] = "all",
+    to: Annotated[str, typer.Option("--as", metavar="NAME", help="Its name here; by default the same.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """Champions of another registry become champions here (MLFLOW_TRACKING_URI); one entry cites the head there."""
+    from gapwise.promotion.copy import Place
+    from gapwise.promotion.copy import copy as act
+    from gapwise.tracking.client import connect
+
+    theirs = Place(connect(home(), source), name)
+    _tell(act(theirs, Place(connect(home()), to or name), home(), _rate(rate)), as_json)
 
 
 @app.command(epilog="Example:  `gapwise registry approve mosi`")
@@ -133,16 +153,12 @@ def approve(
     _tell(act(connect(home()), home(), name, who or getpass.getuser()), as_json)
 
 
-def _rate(text: str) -> str:
-    from gapwise.errors import SpecError
+def _rate(text: str) -> str | None:
+    """A rate's key; None for all."""
     from gapwise.spec.protocol import rate_key
 
-    try:
-        return rate_key(float(text))
-    except ValueError as error:
-        raise SpecError(
-            f"not a missing rate: {text!r}", where="--rate", allowed="a number from 0 to 1, or all"
-        ) from error
+    rate = rate_or("all", text)
+    return None if rate is None else rate_key(rate)
 
 
 def _tell(entry: Any, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import gapwise
 from gapwise.data.store import Split
-from gapwise.errors import GateError, RegistryError
+from gapwise.errors import GateError
 from gapwise.evaluation.routing import serving
 from gapwise.promotion.announce import announce
 from gapwise.promotion.asked import Asked
@@ -20,13 +20,13 @@ from gapwise.promotion.contamination import refuse_contaminated
 from gapwise.promotion.contenders import Contenders, Wanted, fetch, identity_of, names_of
 from gapwise.promotion.evidence import answers
 from gapwise.promotion.gate import Answers, Verdict, weigh
+from gapwise.promotion.ground import ground_of, refuse_other_ground
 from gapwise.promotion.report import Decision, gate_report, plot, reasons_of
 from gapwise.promotion.standing import Deed, Standing, record, settled
 from gapwise.spec.home import Home
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.ledger import keep_report, kept_report
-from gapwise.tuning.result import StudyResult
 
 REPORT, PLOT = "gate.json", "gate.svg"
 _YEAR = timedelta(days=365)
@@ -84,30 +84,15 @@ def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers
 
 
 def _refuse_other_ground(tracking: Tracking, asked: Asked, now: Standing) -> None:
-    """A registered name belongs to one dataset, task and protocol, for good; the data may grow under its name."""
-    mine = _ground(asked.results[0])
+    first = asked.results[0]
+    mine = ground_of(first)
     if asked.dataset.manifest.name != mine["dataset"]:
         raise GateError(
             f"the data is {asked.dataset.manifest.name!r}",
             where=str(asked.dataset.folder),
-            allowed=f"{mine['dataset']!r}, as in study {asked.results[0].study}, or newer data of that name",
+            allowed=f"{mine['dataset']!r}, as in study {first.study}, or newer data of that name",
         )
-    for version in sorted(set(now.aliases.values()), key=int):
-        facts = registry.version_of(tracking, asked.name, version).facts
-        different = [key for key, value in mine.items() if facts.get(key, value) != value]
-        if different:
-            theirs = ", ".join(f"{key} {facts[key]!r}" for key in different)
-            raise RegistryError(
-                f"{asked.name!r} has champions of another {' and '.join(different)}"
-                f" than study {asked.results[0].study}",
-                where=f"version {version}",
-                allowed=f"a study with {theirs}, or another --name",
-            )
-
-
-def _ground(result: StudyResult) -> dict[str, Any]:
-    protocol = result.protocol.model_dump(mode="json", exclude={"rates", "incomplete_share"})
-    return {"dataset": result.dataset, "task": result.task, "ground": protocol}
+    refuse_other_ground(tracking, asked.name, now.aliases, mine, f"study {first.study}")
 
 
 def _question(asked: Asked, now: Standing, wanted: Wanted) -> str:
@@ -214,7 +199,7 @@ def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
         "train_fingerprint": result.fingerprints["train"],
         "valid_fingerprint": result.fingerprints["valid"],
         "protocol": result.protocol.model_dump(mode="json"),
-        **_ground(result),
+        **ground_of(result),
         "metric": metric,
         "arm": model.arm,
         "seeds": model.seeds,

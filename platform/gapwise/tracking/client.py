@@ -60,20 +60,25 @@ class Tracking(NamedTuple):
     uri: str
 
 
-def connect(home: Home) -> Tracking:
-    """Open the tracking store, creating and migrating the embedded one. Raises RegistryError where none answers."""
+def connect(home: Home, uri: str | None = None) -> Tracking:
+    """Open the home's tracking store, creating and migrating the embedded one, or another that is there already.
+
+    Raises RegistryError where none answers.
+    """
     try:
         home.root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RegistryError(
             f"cannot be written: {error.strerror}", where=str(home.root), allowed="a GAPWISE_HOME of yours"
         ) from error
-    uri = home.tracking_uri
+    if uri is not None and uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists():
+        raise RegistryError("no such tracking store", where=uri)  # MLflow would make an empty one
+    uri = uri or home.tracking_uri
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds; a server that hangs would hold us for minutes
     if home.artifacts is not None:  # otherwise MLflow makes a folder `mlruns` wherever one happens to stand
         os.environ["_MLFLOW_SERVER_ARTIFACT_ROOT"] = str(home.artifacts)
-    _tell_mlflow(uri)
+    tell_mlflow(uri)
     with _one_at_a_time(home.root / "mlflow.lock"):
         if uri == home.embedded_uri and not home.database.exists():
             _create(home.database)
@@ -101,8 +106,8 @@ def _create(database: Path) -> None:
     fresh.replace(database)
 
 
-def _tell_mlflow(uri: str) -> None:
-    """Fetching a registered model asks MLflow's own setting; it also writes the environment, which stays ours."""
+def tell_mlflow(uri: str) -> None:
+    """Fetching a registered model asks MLflow's own setting; MLflow also writes the environment, which stays ours."""
     variables = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")
     before = {name: os.environ.get(name) for name in variables}
     mlflow.set_tracking_uri(uri)

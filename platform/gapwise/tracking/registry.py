@@ -20,7 +20,7 @@ from mlflow.models import ModelSignature
 import gapwise
 from gapwise.errors import RegistryError
 from gapwise.models.saved import load_model_folder
-from gapwise.tracking.client import Tracking, first_line
+from gapwise.tracking.client import Tracking, first_line, tell_mlflow
 from gapwise.tracking.served import ARTIFACT, input_example, signature, write_golden
 
 TAG = "gapwise."
@@ -84,13 +84,30 @@ def store(
                 input_example=packing.example,
                 pip_requirements=[f"gapwise=={gapwise.__version__}"],
             )
-            facts = facts | {"files": digests(packed)}
-            tracking.client.log_artifacts(run_id, str(packed), place)
-        source = f"{tracking.client.get_run(run_id).info.artifact_uri}/{place}"
-        tags = {f"{TAG}{key}": json.dumps(value, sort_keys=True) for key, value in facts.items()}
-        created = tracking.client.create_model_version(name, source, run_id=run_id, tags=tags)
+            return _keep(tracking, name, packed, place, run_id, facts | {"files": digests(packed)})
     except MlflowException as error:
         raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
+
+
+def carry(
+    source: Tracking, version: Version, target: Tracking, name: str, *, run_id: str, facts: dict[str, Any]
+) -> Version:
+    """A version's files, checked, as a new version of `name` in another registry. As `register`."""
+    with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
+        packed = _fetch(source, version, Path(temporary))
+        (packed / _BESIDE).unlink(missing_ok=True)
+        try:
+            ensure(target, name)
+            return _keep(target, name, packed, "models", run_id, facts)
+        except MlflowException as error:
+            raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
+
+
+def _keep(tracking: Tracking, name: str, packed: Path, place: str, run_id: str, facts: dict[str, Any]) -> Version:
+    tracking.client.log_artifacts(run_id, str(packed), place)
+    source = f"{tracking.client.get_run(run_id).info.artifact_uri}/{place}"
+    tags = {f"{TAG}{key}": json.dumps(value, sort_keys=True) for key, value in facts.items()}
+    created = tracking.client.create_model_version(name, source, run_id=run_id, tags=tags)
     return Version(name, str(created.version), run_id, facts)
 
 
@@ -222,15 +239,19 @@ def download(tracking: Tracking, uri: str, into: Path) -> Path:
 
     Raises RegistryError where there is none, or where a file is not the one that was registered.
     """
-    version = _behind(tracking, uri)
+    return _fetch(tracking, _behind(tracking, uri), into) / "artifacts" / ARTIFACT
+
+
+def _fetch(tracking: Tracking, version: Version, into: Path) -> Path:
+    """Everything that was packed for a version, its files checked."""
+    uri = f"models:/{version.name}/{version.version}"
+    tell_mlflow(tracking.uri)
     try:
-        packed = mlflow.artifacts.download_artifacts(
-            artifact_uri=f"models:/{version.name}/{version.version}", dst_path=str(into), tracking_uri=tracking.uri
-        )
+        packed = mlflow.artifacts.download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=tracking.uri)
     except (MlflowException, OSError) as error:
         raise RegistryError(f"cannot be fetched: {first_line(error)}", where=uri) from error
     refuse_changed(Path(packed), version)
-    return Path(packed) / "artifacts" / ARTIFACT
+    return Path(packed)
 
 
 def _behind(tracking: Tracking, uri: str) -> Version:
