@@ -405,6 +405,9 @@ def test_a_model_that_has_seen_test_samples_is_not_weighed(
             GateError, match=f"2 of {len(test)} test samples .* of .*prlf-0: {test.ids[5]}, {test.ids[7]}"
         ):
             act(result, errors=WINS)
+    save_model(folder, model._replace(seen=model.seen[:0]))
+    with pytest.raises(GateError, match="does not know which samples it was trained on"):
+        act(result, errors=WINS)
     assert registry.aliases_if_any(tracking, name) is None
 
 

@@ -51,6 +51,8 @@ def gapwise(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Typer carries its own copy of click, whose errors are not those of the package `click`."""
 _INTERRUPTED = 130
+_TRAIN = ("ray", "optuna", "threadpoolctl")
+"""Packages of the extra `train`."""
 
 
 def main() -> None:
@@ -71,11 +73,17 @@ def _run() -> int:
     except (typer.Abort, KeyboardInterrupt):
         return _stopped()
     except Exception as error:
-        line = no_room(error)
+        line = _lacks(error) or no_room(error)
         if not line:
             raise
         return _refused(line)
     return _stopped() if code == _INTERRUPTED else int(code or 0)
+
+
+def _lacks(error: Exception) -> str:
+    """What a command needs that an installation for answering alone does not have; empty for any other error."""
+    lacking = isinstance(error, ModuleNotFoundError) and error.name in _TRAIN
+    return f"this command needs {error.name}: pip install 'gapwise[train]'" if lacking else ""
 
 
 def _refused(line: str) -> int:

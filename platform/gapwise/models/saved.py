@@ -89,7 +89,8 @@ class ModelFolder(NamedTuple):
     diagnostics: dict[str, dict[str, float]] = {}  # noqa: RUF012  (never written to)
     """{name: {condition: value}} of the kept weights on validation: see `evaluation.diagnostics`; empty without any."""
     seen: Tensor = torch.zeros(0, dtype=torch.int64)
-    """(S,) keys of all training and validation samples, by id and by content (`contamination`); the bits of uint64."""
+    """(S,) keys of all training and validation samples, by id and by content (`contamination`); the bits of uint64.
+    Empty for a model from before they were kept."""
 
 
 def save_model(folder: Path, model: ModelFolder) -> None:
@@ -166,7 +167,7 @@ def _described(described: dict[str, Any], groups: dict[str, dict[str, Tensor]]) 
         weights=groups["weights"],
         state=groups.get("state", {}),
         diagnostics=described.get("diagnostics", {}),
-        seen=groups["seen"]["keys"],
+        seen=groups.get("seen", {}).get("keys", ModelFolder._field_defaults["seen"]),
     )
 
 
