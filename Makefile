@@ -68,6 +68,8 @@ bench: setup  ## orchestration, training, evaluation, studies: ratios in one run
 	$(BIN)/python tests/benchmarks/large_study.py --sampler tpe --trials 3000 --out tests/benchmarks/results/large_study_tpe.json
 	$(BIN)/python tests/benchmarks/search.py --out tests/benchmarks/results/search.json
 	$(BIN)/python tests/benchmarks/history.py --out tests/benchmarks/results/history.json
+	$(BIN)/python tests/benchmarks/gate.py --out tests/benchmarks/results/gate.json
+	$(BIN)/python tests/benchmarks/serving.py --out tests/benchmarks/results/serving.json
 
 format: setup  ## write the formatter's and linter's fixes
 	$(BIN)/ruff format

@@ -12,7 +12,7 @@ _NAMED = 3
 
 
 def refuse_contaminated(models: Mapping[str, ModelFolder], split: Split) -> None:
-    """Raises GateError naming samples of `split` that a model's training or validation data held, or that it cannot tell.
+    """Raises GateError naming samples of `split` that a model's training or validation data held, or might have.
 
     They are known by their id or by their content, so that neither another name nor other features hide them.
     """
