@@ -71,7 +71,8 @@ def years(spec: GateSpec, correlation: float, simulations: int) -> float:
     wrong = 0
     for year in range(simulations):
         for week in range(WEEKS):
-            answers = contest(Truth(0.0, correlation), draw, mask_seeds=_MASK_SEEDS)
+            champion = np.random.default_rng(year)
+            answers = contest(Truth(0.0, correlation), draw, mask_seeds=_MASK_SEEDS, champion=champion)
             asked = [("0.0", CHALLENGER)]
             (verdict,) = weigh(answers, asked, {"0.0": CHAMPION}, spec, baselines={}, seed=year * WEEKS + week)
             if verdict.passed:

@@ -62,25 +62,34 @@ def test_a_changed_entry_with_a_new_digest_breaks_what_follows_it() -> None:
 
 
 @pytest.mark.parametrize(("gone", "told"), [(1, "entry 2 does not follow the beginning"), (2, "entry 3 does not")])
-def test_a_deleted_entry_breaks_what_follows_it(gone: int, told: str) -> None:
-    (problem,) = read([one for one in chain(3) if one.number != gone]).problems
-    assert problem.startswith(told)
+def test_a_deleted_entry_is_named_and_breaks_what_follows_it(gone: int, told: str) -> None:
+    deleted, broken = read([one for one in chain(3) if one.number != gone]).problems
+    assert (deleted, broken.startswith(told)) == (f"entry {gone} was deleted", True)
+
+
+def test_a_deleted_last_entry_is_named_as_soon_as_another_one_follows() -> None:
+    kept = chain(3)
+    after = entry(4, kept[1].digest, "hold")
+    assert read([*kept[:2], Kept(4, after.text(), after.digest)]).problems == ["entry 3 was deleted"]
 
 
 def test_the_last_entry_cannot_go_unseen_by_who_cites_it() -> None:
     kept, head = chain(3), Head(3, chain(3)[-1].digest)
-    assert read(kept, {"7": head}, head.digest).problems == []
-    assert read(kept[:2], {"7": head}).problems == ["entry 3 is missing: version 7 became champion by it"]
+    assert read(kept, {"version 7": head}, head.digest).problems == []
+    assert read(kept[:2], {"version 7": head}).problems == ["entry 3 is missing: version 7 cites it"]
     assert read(kept[:2], {}, head.digest).problems == [
         f"no entry has the digest {head.digest}: the ledger was cut off before it, or is another one"
     ]
     other = entry(3, kept[1].digest, "rollback")
-    assert read([*kept[:2], Kept(3, other.text(), other.digest)], {"7": head}).problems == [
-        "entry 3 is not the one by which version 7 became champion"
+    assert read([*kept[:2], Kept(3, other.text(), other.digest)], {"version 7": head}).problems == [
+        "entry 3 is not the one that version 7 cites"
     ]
 
 
-@pytest.mark.parametrize(("text", "told"), [("{", "cannot be read"), ('{"format_version":9}', "by a newer gapwise")])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("{", "cannot be read"), ("[]", "cannot be read"), ('{"format_version":9}', "by a newer gapwise")],
+)
 def test_an_entry_that_cannot_be_read_is_named(text: str, told: str) -> None:
     problems = read([Kept(1, text, "x")]).problems
     assert told in problems[-1] and "entry 1" in problems[-1]

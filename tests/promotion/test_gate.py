@@ -75,15 +75,26 @@ def test_a_champion_that_is_already_there_does_not_challenge_itself() -> None:
 
 
 def test_a_specialist_is_vetoed_by_rates_that_it_would_serve_and_by_no_others() -> None:
-    known = answers(old=(0.0, 0.0, 0.0), new=(0.5, -0.5, 0.0))
+    floor = {FLOOR: (-1.0, -1.0, -1.0)}
+    known = answers(old=(0.0, 0.0, 0.0), new=(0.5, -0.5, 0.0), **floor)
     champions = dict.fromkeys(RATES, "old")
     assert passed(weigh(known, [("0.0", "new")], champions, SPEC, baselines={})) == ["0.0"]
     # With one champion, of 0.6, the router would send 0.3 to whoever serves 0.3 or 0.6, and 0.0 to the newcomer.
     assert passed(weigh(known, [("0.0", "new")], {"0.6": "old"}, SPEC, baselines={})) == ["0.0"]
-    worse_at_next = answers(old=(0.0, 0.0, 0.0), new=(-0.5, 0.5, 0.0))
+    worse_at_next = answers(old=(0.0, 0.0, 0.0), new=(-0.5, 0.5, 0.0), **floor)
     (vetoed,) = weigh(worse_at_next, [("0.3", "new")], {"0.6": "old"}, SPEC, baselines={})
     assert not vetoed.passed
-    assert [(one.rate, one.allowed) for one in vetoed.contest.comparisons] == [("0.3", 0.0), ("0.0", -0.02)]
+    asked = [(one.rate, one.rival, one.allowed) for one in vetoed.contest.comparisons]
+    assert asked == [("0.3", "old", 0.0), ("0.3", FLOOR, 0.0), ("0.0", "old", -0.02)]
+
+
+def test_a_rate_that_is_served_from_afar_asks_for_the_floor_and_the_baseline_too() -> None:
+    known = answers(
+        **{FLOOR: (0.0, 0.0, 0.0), "late": (0.1, 0.1, 0.1), "old": (0.9, 0.9, -0.9), "new": (0.0, 0.0, -0.5)}
+    )
+    (verdict,) = weigh(known, [("0.6", "new")], {"0.0": "old"}, SPEC, baselines={"0.6": "late"})
+    assert not verdict.passed
+    assert [one.rival for one in verdict.contest.comparisons[:3]] == ["old", "late", FLOOR]
 
 
 def test_a_rate_that_nobody_serves_asks_for_more_than_the_floor_and_the_baseline() -> None:

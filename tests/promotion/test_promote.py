@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gapwise.data.store import Dataset, Split, open_dataset, statistics
-from gapwise.errors import GateError, RegistryError
+from gapwise.errors import GateError, RegistryError, SpecError
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.promotion.asked import Asked
 from gapwise.promotion.champions import champions
@@ -319,9 +319,84 @@ def test_a_test_split_is_not_asked_more_often_than_its_year_allows(
     once = SPEC.model_copy(update={"decisions_per_year": 1, "yearly_alpha": 0.05})
     old = act(make_study("old"), errors=WINS, spec=once).report["decisions"][0]["version"]
     before = open_dataset(small).exposures()
-    with pytest.raises(GateError, match="1 decisions were made on this test split within a year"):
+    with pytest.raises(GateError, match="1 decisions were made on this test split within a year, and spent"):
         act(make_study("new"), errors={**WINS, str(old): (1.2, 1.2)}, spec=once)
     assert open_dataset(small).exposures() == before, "who is refused has not looked"
+
+
+def test_where_the_baseline_serves_a_winner_that_is_held_again_is_recorded_and_spends(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
+) -> None:
+    act(make_study("one"), errors={"prlf-0": (1.5, 1.5), "late_fusion-0": (1.0, 1.0)})
+    serving = registry.aliases(tracking, name)["champion-mr00"]
+    assert registry.version_of(tracking, name, serving).facts["arm"] == "late_fusion"
+    found = act(make_study("two"), errors={"two/prlf-0": (1.5, 1.5), "late_fusion-0": (1.0, 1.0), serving: (1.0, 1.0)})
+    assert found.held and found.entry is not None and found.entry.action == "hold"
+    assert [(row["arm"], row["rival"]) for row in found.report["decisions"]] == [("prlf", serving)] * 2
+    assert [one.facts["alpha"] for one in standing(tracking, name).ledger.entries] == [SPEC.alpha] * 2
+
+
+def test_other_weights_of_the_same_trial_are_another_version(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
+) -> None:
+    result = make_study("one")
+    old = act(result, errors=WINS).report["decisions"][0]["version"]
+    folder = here.studies / result.study / "refit" / "prlf-0" / "seed-1"
+    model = load_model_folder(folder)
+    save_model(folder, model._replace(weights={key: value * 1.01 for key, value in model.weights.items()}))
+    found = act(result, errors={"prlf-0": (0.5, 0.5), "late_fusion-0": (1.5, 1.5), "2": (1.5, 1.5), old: (1.0, 1.0)})
+    assert found.report["decisions"][0]["version"] not in (None, old)
+    assert [row["from"] for row in found.report["decisions"]] == [old, old]
+    before = locate(tracking, f"models:/{name}/{old}").weights
+    assert all((before[key] == value).all() for key, value in model.weights.items()), "nothing was written over them"
+
+
+def test_a_year_s_alpha_is_spent_whatever_the_decisions_were_called(
+    make_study: Callable[..., StudyResult], act: Act, name: str
+) -> None:
+    half = SPEC.model_copy(update={"yearly_alpha": 0.08, "decisions_per_year": 2})
+    old = act(make_study("old"), errors=WINS, spec=half).report["decisions"][0]["version"]
+    errors = {**WINS, str(old): (1.0, 1.0)}
+    many = half.model_copy(update={"decisions_per_year": 100})
+    assert act(make_study("new"), errors=errors, spec=half).held
+    with pytest.raises(GateError, match=r"2 decisions .* spent 0\.08 of yearly_alpha 0\.08; this one needs 0\.0008"):
+        act(make_study("newer"), errors=errors, spec=many)
+
+
+def test_a_rate_without_a_champion_of_its_own_asks_for_more_than_its_neighbour_s(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
+) -> None:
+    act(make_study("one"), errors={"prlf-0": (1.0, 2.5), "late_fusion-0": (1.5, 2.5)})
+    assert list(settled(tracking, name).champions) == ["0.0"]
+    errors = {"two/prlf-0": (1.0, 2.2), "two/late_fusion-0": (1.5, 2.6), "1": (1.0, 2.5), "2": (1.5, 2.5)}
+    found = act(make_study("two"), errors=errors)
+    second = found.report["decisions"][1]
+    assert [one["rival"].split("/")[-1] for one in second["comparisons"][:3]] == ["1", "late_fusion-0", FLOOR]
+    assert second["decision"] == "hold", "better than who answers there now, and worse than a constant"
+
+
+def test_an_approval_that_was_overtaken_is_refused(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, here: Home, name: str
+) -> None:
+    act(make_study("one"), errors=WINS)
+    act(
+        make_study("two"),
+        errors={"two/prlf-0": (0.5, 0.5), "late_fusion-0": (1.5, 1.5), "1": (1.0, 1.0)},
+        approval=True,
+    )
+    roll_back(tracking, here, name, None, "2", "the baseline will do")
+    with pytest.raises(GateError, match="no promotion waits for approval"):
+        approve(tracking, here, name, "ada")
+
+
+@pytest.mark.parametrize("metric", ["acc7", "accuracy", "smell"])
+def test_a_metric_that_cannot_be_weighed_is_refused_before_the_test_split_is_read(
+    make_study: Callable[..., StudyResult], act: Act, small: Path, metric: str
+) -> None:
+    before = open_dataset(small).exposures()
+    with pytest.raises(SpecError, match=f"the gate cannot weigh '{metric}'"):
+        act(make_study("one"), errors=WINS, spec=SPEC.model_copy(update={"also": {metric: 0.1}}))
+    assert open_dataset(small).exposures() == before
 
 
 def test_with_approval_nothing_moves_until_a_person_says_so(
@@ -334,6 +409,9 @@ def test_with_approval_nothing_moves_until_a_person_says_so(
     approved = approve(tracking, here, name, "ada")
     assert approved.facts["reason"] == "ada approved entry 1"
     assert settled(tracking, name).champions == dict.fromkeys(RATES, version)
+    assert (
+        registry.version_of(tracking, name, registry.aliases(tracking, name)["baseline"]).facts["arm"] == "late_fusion"
+    )
     with pytest.raises(GateError, match="no promotion waits for approval"):
         approve(tracking, here, name, "ada")
 

@@ -17,8 +17,12 @@ from gapwise.spec.home import Home
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect
 
-WRITES = {"create_model_version", "set_model_version_tag"}
+WRITES = {"create_model_version", "set_model_version_tag", "update_model_version", "set_registered_model_tag"}
 WRITES |= {"set_registered_model_alias", "delete_registered_model_alias"}
+
+
+RUN = "0" * 32
+"""No run that there is: MLflow does not look."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def name(request: pytest.FixtureRequest, tracking: Tracking) -> str:
 def promotion(after: str, before: str | None, rate: str = "0.3") -> Deed:
     names: dict[str, str | None] = {f"champion-mr{round(100 * float(rate)):02d}": after}
     names |= {"previous-mr30": before} if before else {}
-    return Deed("promote", [Move(rate=rate, before=before, after=after)], names, {"gate": "g"})
+    return Deed("promote", [Move(rate=rate, before=before, after=after)], names, {"gate": "g"}, RUN)
 
 
 def test_a_decision_is_an_entry_that_the_aliases_follow(tracking: Tracking, name: str) -> None:
@@ -82,10 +86,10 @@ def test_of_two_decisions_at_once_one_wins_and_the_other_hears_of_it(tracking: T
 
 
 class Dying:
-    """MLflow's client, until it has written so often."""
+    """MLflow's client, until it has written so often; the write after those is done, or not, and never answered."""
 
-    def __init__(self, client: Any, writes: int) -> None:
-        self._client, self._left = client, writes
+    def __init__(self, client: Any, writes: int, *, done: bool = False) -> None:
+        self._client, self._left, self._done = client, writes, done
 
     def __getattr__(self, called: str) -> Any:
         real = getattr(self._client, called)
@@ -93,15 +97,69 @@ class Dying:
             return real
 
         def write(*args: Any, **keywords: Any) -> Any:
-            if self._left == 0:
+            if self._left == 0 and not self._done:
                 raise MlflowException("connection refused")
             self._left -= 1
-            return real(*args, **keywords)
+            answer = real(*args, **keywords)
+            if self._left < 0:
+                raise MlflowException("connection reset")
+            return answer
 
         return write
 
 
-@pytest.mark.parametrize("writes", range(4))
+def test_an_entry_that_was_written_without_an_answer_counts(tracking: Tracking, name: str) -> None:
+    """Nobody is told that nothing was changed: what was written is carried out, and what fails then says so."""
+    with pytest.raises(RegistryError, match="the decision is in the ledger, and then"):
+        record(
+            tracking._replace(client=Dying(tracking.client, 0, done=True)),
+            settled(tracking, name),
+            promotion("1", None),
+        )
+    assert settled(tracking, name).champions == {"0.3": "1"}
+
+
+def test_an_entry_that_mlflow_s_client_wrote_twice_by_itself_counts_once(
+    tracking: Tracking, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = tracking.client.create_model_version
+
+    def repeated(*args: Any, **keywords: Any) -> Any:
+        create(*args, **keywords)
+        return create(*args, **keywords)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tracking.client, "create_model_version", repeated)
+        record(tracking, settled(tracking, name), promotion("1", None))
+    now = settled(tracking, name)
+    assert ([one.sequence for one in now.ledger.entries], now.ledger.last_number) == ([1], 2)
+    assert record(tracking, now, promotion("2", "1")).sequence == 3
+    assert standing(tracking, name).ledger.problems == []
+
+
+def test_an_alias_whose_version_was_deleted_is_let_go(tracking: Tracking, name: str) -> None:
+    record(tracking, settled(tracking, name), promotion("1", None))
+    record(tracking, settled(tracking, name), promotion("2", "1"))
+    tracking.client.delete_model_version(name, "1")
+    assert settled(tracking, name).aliases == {"champion-mr30": "2"}
+    assert record(tracking, settled(tracking, name), promotion("3", "2")).sequence == 3
+    assert registry.aliases(tracking, name) == {"champion-mr30": "3", "previous-mr30": "2"}
+
+
+def test_aliases_that_were_moved_by_hand_are_told_and_a_dry_look_repairs_nothing(
+    tracking: Tracking, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(tracking, settled(tracking, name), promotion("1", None))
+    registry.set_alias(tracking, name, "champion-mr30", "3")
+    assert standing(tracking, name).drift() == ["champion-mr30 names version 3, and by the ledger version 1"]
+    assert settled(tracking, name, repair=False).champions == {"0.3": "1"}
+    assert registry.aliases(tracking, name) == {"champion-mr30": "3"}
+    settled(tracking, name)
+    assert "names version 3, and by the ledger version 1; the ledger is believed" in caplog.text
+    assert registry.aliases(tracking, name) == {"champion-mr30": "1"}
+
+
+@pytest.mark.parametrize("writes", range(6))
 def test_who_dies_between_two_steps_leaves_nothing_half_done_for_the_next_command(
     tracking: Tracking, name: str, writes: int
 ) -> None:
@@ -122,6 +180,7 @@ def test_a_ledger_that_does_not_hold_stops_every_command_and_says_where_to_look(
     record(tracking, settled(tracking, name), promotion("1", None))
     record(tracking, settled(tracking, name), promotion("2", "1"))
     tracking.client.delete_model_version(f"{name}-ledger", "2")
-    with pytest.raises(GateError, match="entry 2 is missing: version 2 became champion by it"):
+    with pytest.raises(GateError, match="entry 2 is missing: registered model"):
         settled(tracking, name)
-    assert standing(tracking, name).ledger.problems == ["entry 2 is missing: version 2 became champion by it"]
+    who = (f"registered model '{name}'", "version 2")
+    assert standing(tracking, name).ledger.problems == [f"entry 2 is missing: {one} cites it" for one in who]

@@ -6,12 +6,9 @@ the server, each Python process of the study records its connections to it, thro
 """
 
 import json
-import os
 import signal
-import socket
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,9 +21,10 @@ from mlflow.entities import Run
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from gapwise.testing.mlflow_server import PLATFORM, Server, environment
+
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
-PLATFORM = Path(__file__).parents[2] / "platform"
 SPACE: dict[str, Any] = {
     "question": "what if the server is not there?",
     "trials": 3,
@@ -60,54 +58,6 @@ def hook(event, arguments):
 say("began")
 sys.addaudithook(hook)
 """
-
-
-class Server:
-    """`mlflow server` on SQLite, always on the same port, with all its processes in one group."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.store = f"sqlite:///{folder}/mlflow.db"
-        self.artifacts = folder / "artifacts"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", self.store, "--artifacts-destination", str(self.artifacts), "--workers", "1"]
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self._folder, env=environment(), stdout=log, stderr=log, start_new_session=True
-            )
-
-    def signal(self, number: signal.Signals) -> None:
-        """Sent to this server's own group."""
-        assert self._process is not None
-        os.killpg(self._process.pid, number)
-        if number is signal.SIGKILL:
-            self._process.wait()
-            self._process = None
-
-    def stop(self) -> None:
-        if self._process is not None:
-            self.signal(signal.SIGKILL)
-
-    def wait_until_it_answers(self) -> None:
-        while True:
-            assert self._process is not None and self._process.poll() is None, "the server did not start"
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=60).close()
-            except OSError:
-                continue
-            return
-
-
-def environment(**more: str) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "GAPWISE", "RAY"))}
-    return kept | {"PYTHONPATH": str(PLATFORM), "MLFLOW_DISABLE_TELEMETRY": "true"} | more
 
 
 @pytest.fixture

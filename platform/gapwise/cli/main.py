@@ -82,8 +82,9 @@ def _run() -> int:
 
 def _lacks(error: Exception) -> str:
     """What a command needs that an installation for answering alone does not have; empty for any other error."""
-    lacking = isinstance(error, ModuleNotFoundError) and error.name in _TRAIN
-    return f"this command needs {error.name}: pip install 'gapwise[train]'" if lacking else ""
+    if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN:
+        return f"this command needs {error.name}: pip install 'gapwise[train]'"
+    return ""
 
 
 def _refused(line: str) -> int:

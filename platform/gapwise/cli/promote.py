@@ -46,8 +46,10 @@ def promote(
     from gapwise.spec.gate import GateSpec
     from gapwise.spec.loader import load_spec
     from gapwise.tracking.client import connect
+    from gapwise.tracking.registry import refuse_reserved
     from gapwise.tuning.result import load_result
 
+    refuse_reserved(name, "--name")
     spec = load_spec(GateSpec, gate) if gate is not None else GateSpec()
     results = [load_result(home().studies, study) for study in studies]
     dataset = open_dataset(data or results[0].data)

@@ -36,13 +36,13 @@ def _show(body: dict[str, Any]) -> None:
             rate,
             f"v{one['version']}",
             _previous(body, rate),
-            one["trial"],
-            figure(one["value"], one["sd"]),
+            one["trial"] or "-",
+            figure(one["value"], one["sd"]) if one["value"] is not None else "-",
             one["run_id"],
         ]
         for rate, one in body["champions"].items()
     ]
-    metric = next((one["metric"] for one in body["champions"].values()), "metric")
+    metric = next((one["metric"] for one in body["champions"].values() if one["metric"]), "metric")
     print_table(
         f"{body['name']}: champions", ["missing", "version", "previous", "model", f"valid {metric}", "run"], rows
     )
@@ -135,7 +135,9 @@ def copy(
     from gapwise.promotion.copy import Place
     from gapwise.promotion.copy import copy as act
     from gapwise.tracking.client import connect
+    from gapwise.tracking.registry import refuse_reserved
 
+    refuse_reserved(to or name, "--as")
     theirs = Place(connect(home(), source), name)
     _tell(act(theirs, Place(connect(home()), to or name), home(), _rate(rate)), as_json)
 

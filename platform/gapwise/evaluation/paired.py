@@ -181,3 +181,9 @@ _SUMS: dict[str, Callable[[Real, Real, DataShape], _Sums]] = {
     "f1_macro": _confusion(lambda counts: f1(counts, weighted=False)),
 }
 """Every metric that can be an objective."""
+_OF_SCORES = ("mae", "corr", "acc2_non0", "acc2_has0")
+
+
+def resampled_metrics(task: str) -> tuple[str, ...]:
+    """What `resampled` can compute."""
+    return tuple(name for name in _SUMS if (name in _OF_SCORES) == (task == "regression"))

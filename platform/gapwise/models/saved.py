@@ -30,6 +30,7 @@ from gapwise.spec.train import TrainSpec
 FORMAT_VERSION = 1
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 _SEPARATOR = "::"
+_NOTHING_SEEN = torch.zeros(0, dtype=torch.int64)
 
 
 def flatten(groups: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
@@ -88,7 +89,7 @@ class ModelFolder(NamedTuple):
     state: State
     diagnostics: dict[str, dict[str, float]] = {}  # noqa: RUF012  (never written to)
     """{name: {condition: value}} of the kept weights on validation: see `evaluation.diagnostics`; empty without any."""
-    seen: Tensor = torch.zeros(0, dtype=torch.int64)
+    seen: Tensor = _NOTHING_SEEN
     """(S,) keys of all training and validation samples, by id and by content (`contamination`); the bits of uint64.
     Empty for a model from before they were kept."""
 
@@ -134,14 +135,23 @@ def digest(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def load_model_folder(folder: Path) -> ModelFolder:
-    """Read a model folder. Raises CheckpointError where it is missing, newer, or its weights are not its own."""
+def weights_digest(folder: Path) -> str:
+    """SHA-256 of a model folder's weights, as its description says. Raises CheckpointError where there is none."""
+    return str(_read_description(folder).get("weights_sha256"))
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
     try:
-        described = json.loads((folder / DESCRIPTION).read_text())
+        return dict(json.loads((folder / DESCRIPTION).read_text()))
     except (OSError, ValueError) as error:
         raise CheckpointError(
             "no readable model here", where=str(folder), allowed=f"a folder with {DESCRIPTION}"
         ) from error
+
+
+def load_model_folder(folder: Path) -> ModelFolder:
+    """Read a model folder. Raises CheckpointError where it is missing, newer, or its weights are not its own."""
+    described = _read_description(folder)
     if described.get("format_version") != FORMAT_VERSION:
         raise CheckpointError(
             f"model format {described.get('format_version')!r}", where=str(folder), allowed=str(FORMAT_VERSION)
@@ -167,7 +177,7 @@ def _described(described: dict[str, Any], groups: dict[str, dict[str, Tensor]]) 
         weights=groups["weights"],
         state=groups.get("state", {}),
         diagnostics=described.get("diagnostics", {}),
-        seen=groups.get("seen", {}).get("keys", ModelFolder._field_defaults["seen"]),
+        seen=groups.get("seen", {}).get("keys", _NOTHING_SEEN),
     )
 
 

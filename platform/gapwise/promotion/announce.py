@@ -9,11 +9,23 @@ import logging
 import subprocess
 
 from gapwise.promotion.chain import Entry
+from gapwise.promotion.standing import Deed, Standing, record
 from gapwise.spec.home import Home
+from gapwise.tracking.client import Tracking
+from gapwise.tracking.ledger import keep_report
 
 HOOK = "hooks/promotion"
 _SECONDS = 60
 _log = logging.getLogger(__name__)
+
+
+def done(tracking: Tracking, home: Home, now: Standing, deed: Deed) -> Entry:
+    """Record what a person decided, and announce it."""
+    title = f"{now.ledger.last_number + 1:04d} {deed.action}"
+    run_id = keep_report(tracking, home, now.name, title, [])
+    entry = record(tracking, now, deed._replace(run_id=run_id))
+    announce(home, now.name, entry)
+    return entry
 
 
 def announce(home: Home, name: str, entry: Entry) -> None:

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 FORMAT_VERSION = 1
 BEGINNING = "0" * 64
@@ -21,7 +21,7 @@ class Move(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    rate: str
+    rate: str = Field(pattern=r"^[01]\.\d{1,2}$")
     before: str | None
     after: str | None
 
@@ -103,12 +103,15 @@ class Ledger(NamedTuple):
 
 
 def read(kept: Sequence[Kept], cited: Mapping[str, Head] | None = None, expect: str = "") -> Ledger:
-    """Check the chain, and against it what versions cite ({version: head}) and the digest that a person noted.
+    """Check the chain, and against it what others cite ({who: head}) and the digest that a person noted.
 
-    An entry that was given another number than it meant to have lost a race against the one before, and never counted.
+    An entry that was given another number than it meant to have lost a race against the one before, and never counted;
+    it stays, so a number that nobody has was deleted.
     """
     entries: list[Entry] = []
-    problems: list[str] = []
+    numbers = {one.number for one in kept}
+    gone = sorted(set(range(1, max(numbers, default=0))) - numbers)
+    problems = [f"entry {number} was deleted" for number in gone]
     before = BEGINNING
     for one in sorted(kept):
         if digest_of(one.text) != one.digest:
@@ -138,7 +141,7 @@ def _parsed(one: Kept, problems: list[str]) -> Entry | None:
             problems.append(f"entry {one.number} was written by a newer gapwise")
             return None
         return Entry.model_validate(fields)
-    except ValueError:
+    except (ValueError, TypeError, AttributeError):
         problems.append(f"entry {one.number} cannot be read")
         return None
 
@@ -148,11 +151,11 @@ def _last(entries: list[Entry]) -> str:
 
 
 def _uncited(digests: Mapping[int, str], cited: Mapping[str, Head]) -> list[str]:
-    """What versions say of entries that are not there, or not as they were."""
+    """What others say of entries that are not there, or not as they were."""
     problems = []
-    for version, head in sorted(cited.items()):
+    for who, head in sorted(cited.items()):
         if head.sequence not in digests:
-            problems.append(f"entry {head.sequence} is missing: version {version} became champion by it")
+            problems.append(f"entry {head.sequence} is missing: {who} cites it")
         elif digests[head.sequence] != head.digest:
-            problems.append(f"entry {head.sequence} is not the one by which version {version} became champion")
+            problems.append(f"entry {head.sequence} is not the one that {who} cites")
     return problems

@@ -21,14 +21,14 @@ def champions(tracking: Tracking, name: str) -> dict[str, Any]:
 
 def _champion(tracking: Tracking, name: str, rate: str, version: str) -> dict[str, Any]:
     found = registry.version_of(tracking, name, version)
-    metric = found.facts["metric"]
-    figure = found.facts["over_seeds"][metric][rate]
+    metric = found.facts.get("metric")
+    figure = found.facts.get("over_seeds", {}).get(metric, {}).get(rate, {"mean": None, "sd": None})
     return {
         "version": version,
         "run_id": found.run_id,
         "metric": metric,
         "value": figure["mean"],
         "sd": figure["sd"],
-        "trial": found.facts["trial"],
-        "study": found.facts["study"],
+        "trial": found.facts.get("trial"),
+        "study": found.facts.get("study"),
     }

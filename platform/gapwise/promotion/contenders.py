@@ -1,11 +1,12 @@
 """Who is compared: the champions of now and the studies' candidates, under one name each, and who is barred and why."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 from gapwise.data.store import Dataset
 from gapwise.errors import GateError
-from gapwise.models.saved import ModelFolder, load_model_folder, rebuild
+from gapwise.models.saved import ModelFolder, load_model_folder, rebuild, weights_digest
 from gapwise.promotion.asked import Asked
 from gapwise.promotion.candidates import Candidate
 from gapwise.promotion.compatible import what_changed
@@ -17,7 +18,6 @@ from gapwise.tracking.client import Tracking
 from gapwise.tracking.locate import locate
 from gapwise.training.footprint import measured
 from gapwise.tuning.limits import broken
-from gapwise.tuning.result import RefitModel, StudyResult
 
 Wanted = Mapping[str, list[Candidate]]
 """{rate: candidates}"""
@@ -35,13 +35,18 @@ class Contenders(NamedTuple):
     models: dict[str, ModelFolder]
 
 
-def identity_of(result: StudyResult, model: RefitModel) -> dict[str, str]:
-    """What makes a version the same version."""
+def folder_of(here: Home, one: Candidate) -> Path:
+    return here.studies / one.result.study / one.model.folder
+
+
+def identity_of(here: Home, one: Candidate) -> dict[str, str]:
+    """What makes a version the same version. Raises CheckpointError where the refit's folder is gone."""
     return {
-        "study": result.study,
-        "trial": model.trial,
-        "spec_fingerprint": model.spec_fingerprint,
-        "dataset_fingerprint": result.fingerprints["dataset"],
+        "study": one.result.study,
+        "trial": one.model.trial,
+        "spec_fingerprint": one.model.spec_fingerprint,
+        "dataset_fingerprint": one.result.fingerprints["dataset"],
+        "weights": weights_digest(folder_of(here, one)),
     }
 
 
@@ -50,11 +55,11 @@ def each(wanted: Wanted) -> Iterator[Candidate]:
     yield from {one.key: one for some in wanted.values() for one in some}.values()
 
 
-def names_of(tracking: Tracking, name: str, wanted: Wanted) -> dict[str, str]:
+def names_of(tracking: Tracking, here: Home, name: str, wanted: Wanted) -> dict[str, str]:
     """{candidate: its version, or study and trial where it is not registered yet}."""
     found = {}
     for one in each(wanted):
-        version = registry.find_version(tracking, name, identity_of(one.result, one.model))
+        version = registry.find_version(tracking, name, identity_of(here, one))
         found[one.key] = one.key if version is None else version.version
     return found
 
@@ -80,7 +85,7 @@ def fetch(
         called = names[one.key]
         if called in models:
             continue
-        models[called] = load_model_folder(here.studies / one.result.study / one.model.folder)
+        models[called] = load_model_folder(folder_of(here, one))
         _refuse_other_rows(called, models[called], serving, asked.spec)
         reason = _over_limits(models[called], asked.dataset, asked.spec)
         if reason:

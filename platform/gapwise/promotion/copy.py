@@ -4,13 +4,15 @@ from typing import Any, NamedTuple
 
 import gapwise
 from gapwise.errors import GateError, RegistryError
-from gapwise.promotion.announce import announce
+from gapwise.promotion.announce import done
 from gapwise.promotion.chain import Entry, Move
+from gapwise.promotion.compatible import what_changed
 from gapwise.promotion.ground import refuse_other_ground
-from gapwise.promotion.standing import Deed, Standing, record, settled, standing
+from gapwise.promotion.standing import Deed, Standing, settled, standing
 from gapwise.spec.home import Home
 from gapwise.tracking import aliases, ledger, registry
 from gapwise.tracking.client import Tracking
+from gapwise.tracking.locate import locate
 
 
 class Place(NamedTuple):
@@ -33,6 +35,7 @@ def copy(source: Place, target: Place, here: Home, rate: str | None) -> Entry:
     for one in versions.values():
         who = f"version {one.version} of {source.name!r}"
         refuse_other_ground(target.tracking, target.name, now.aliases, one.facts, who)
+        _refuse_other_rows(source, one, target, now)
     made = {number: _carried(source, target, here, one) for number, one in versions.items()}
     changed: dict[str, str | None] = {}
     moves = []
@@ -50,21 +53,37 @@ def copy(source: Place, target: Place, here: Home, rate: str | None) -> Entry:
         "source": {"uri": source.tracking.uri, "name": source.name, "head": theirs.ledger.head._asdict()},
         "code_version": gapwise.__version__,
     }
-    entry = record(target.tracking, now, Deed("copy", moves, changed, facts))
-    announce(here, target.name, entry)
-    return entry
+    return done(target.tracking, here, now, Deed("copy", moves, changed, facts))
 
 
 def _theirs(source: Place, rate: str | None) -> Standing:
     registry.aliases(source.tracking, source.name)  # says which names there are
     found = standing(source.tracking, source.name)
     where = f"registered model {source.name!r} in {source.tracking.uri}"
-    if found.ledger.problems:
-        raise GateError(f"the ledger does not hold: {found.ledger.problems[0]}", where=where)
+    problems = found.ledger.problems or found.drift() or ([] if found.ledger.entries else ["nothing was decided there"])
+    if problems:
+        raise GateError(f"the ledger does not hold: {problems[0]}", where=where, allowed="champions that it stands for")
     if not found.champions or rate not in (None, *found.champions):
         missing = "no champions" if rate is None else f"no champion of rate {rate}"
         raise RegistryError(missing, where=where, allowed=found.champions or "a promoted name")
     return found
+
+
+def _refuse_other_rows(source: Place, one: registry.Version, target: Place, now: Standing) -> None:
+    for version in sorted(set(now.champions.values())):
+        if (
+            registry.version_of(target.tracking, target.name, version).facts[registry.READS]
+            == one.facts[registry.READS]
+        ):
+            continue
+        serving = locate(target.tracking, f"models:/{target.name}/{version}").shape
+        changed = what_changed(serving, locate(source.tracking, f"models:/{source.name}/{one.version}").shape)
+        if changed:
+            raise GateError(
+                f"version {one.version} of {source.name!r} reads other rows than champion version {version}: {changed}",
+                where=f"registered model {target.name!r}",
+                allowed="another name",
+            )
 
 
 def _carried(source: Place, target: Place, here: Home, one: registry.Version) -> str:

@@ -3,9 +3,9 @@
 Every model has answered the same items under the same masks. A rate is promoted when "better by no more than the
 margin" is rejected against whoever serves the rate now, and "worse by more than the non-inferiority margin" is rejected
 for the further metrics and for all other rates that the router would send to the challenger: a specialist is not vetoed
-by rates that it will not serve. A rate that nobody serves asks for more than the floor and the baseline instead. All of
-that must hold for one rate, so its p is the largest of its parts; over rates Holm's procedure keeps the probability of
-any wrong promotion below alpha.
+by rates that it will not serve. A rate without a champion of its own asks for more than the floor and the baseline too.
+All of that must hold for one rate, so its p is the largest of its parts; over rates Holm's procedure keeps the
+probability of any wrong promotion below alpha.
 
 Shape legend: K conditions, V mask seeds, N items.
 """
@@ -93,14 +93,14 @@ def weigh(
     contests = []
     for rate, challenger in challengers:
         incumbent = serving(rate, now)
-        if incumbent is None:
-            rivals = [rival for rival in (baselines.get(rate), FLOOR) if rival not in (None, challenger)]
-            found = [compare(answers.metric, rate, challenger, rival, spec.margin) for rival in rivals if rival]
-            contests.append(Contest(rate, challenger, found))
-        elif incumbent != challenger:
-            found = [compare(answers.metric, rate, challenger, incumbent, spec.margin)]
-            found += [compare(*one) for one in _must_not_lose(rate, challenger, now, answers, spec)]
-            contests.append(Contest(rate, challenger, found))
+        if incumbent == challenger:
+            continue
+        rivals = [incumbent] if incumbent is not None else []
+        if rate not in now:
+            rivals += [one for one in (baselines.get(rate), FLOOR) if one not in (None, challenger, incumbent)]
+        found = [compare(answers.metric, rate, challenger, one, spec.margin) for one in rivals if one is not None]
+        found += [compare(*one) for one in _must_not_lose(rate, challenger, now, answers, spec)]
+        contests.append(Contest(rate, challenger, found))
     return _holm(contests, spec.alpha)
 
 

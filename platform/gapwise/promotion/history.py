@@ -15,20 +15,22 @@ def history(tracking: Tracking, name: str, expect: str = "") -> dict[str, Any]:
     if not now.ledger.entries and not now.ledger.problems:
         registry.aliases(tracking, name)  # says which names there are
         raise RegistryError("nothing was decided yet", where=f"ledger of {name!r}", allowed="after gapwise promote")
+    problems = [*now.ledger.problems, *now.drift()]
     return {
         "name": name,
         "entries": [row for entry in now.ledger.entries for row in _rows(entry)],
         "head": now.ledger.head._asdict(),
-        "verified": not now.ledger.problems,
-        "problems": now.ledger.problems,
+        "verified": not problems,
+        "problems": problems,
     }
 
 
 def _rows(entry: Entry) -> list[dict[str, Any]]:
     """One for each rate that the entry speaks of."""
-    said: Any = entry.facts.get("decisions", {})
+    told = entry.facts.get("decisions")
+    said = told if isinstance(told, dict) else {}
     moves = {move.rate: move for move in entry.moves}
-    rates = sorted({*said, *moves}, key=float)
+    rates = sorted({*said, *moves})
     return [
         {
             "sequence": entry.sequence,

@@ -3,11 +3,13 @@
 And, where they are asked for, the model's diagnostics on the same masks.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from gapwise.data.batch import ModalityBatch
+from gapwise.data.manifest import Manifest
 from gapwise.data.protocols import refuse_impossible_rates
 from gapwise.data.shape import DataShape
 from gapwise.data.store import Dataset, Split
@@ -109,11 +111,16 @@ def reads(model: ModelFolder, dataset: Dataset) -> bool:
 
 def refuse_other_shape(model: ModelFolder, dataset: Dataset) -> None:
     """Raises DataError for a dataset that is not of the model's kind."""
-    as_ids = {name for name, record in dataset.manifest.modalities.items() if record.tokens}
+    refuse_other_manifest(model, dataset.manifest, dataset.folder)
+
+
+def refuse_other_manifest(model: ModelFolder, manifest: Manifest, folder: Path) -> None:
+    """The same of what a dataset, or a split of it, says of itself."""
+    as_ids = {name for name, record in manifest.modalities.items() if record.tokens}
     as_ids &= {name for name, one in model.shape.modalities.items() if one.tokens is not None}
-    theirs, ours = _outline(dataset.manifest.shape(), as_ids), _outline(model.shape, as_ids)
+    theirs, ours = _outline(manifest.shape(), as_ids), _outline(model.shape, as_ids)
     if theirs != ours:
-        raise DataError(f"the data is {theirs}", where=str(dataset.folder), allowed=f"the model's {ours}")
+        raise DataError(f"the data is {theirs}", where=str(folder), allowed=f"the model's {ours}")
 
 
 def _outline(shape: DataShape, as_ids: set[str]) -> str:

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gapwise.data.predictions import BLOCK, IDS, RATES, read_rows, writing
 from gapwise.data.store import Split
 from gapwise.errors import DataError
+from gapwise.promotion.judge import refuse_other_manifest
 from gapwise.tracking.router import Answered, Router
 
 Blocks = Iterator[tuple[list[str], Answered]]
@@ -31,7 +33,9 @@ def of_split(router: Router, split: Split, rate: float | None) -> Blocks:
 
     Raises DataError for a split that the champions do not read.
     """
-    reading, ids = split.reading(router.shape()), split.ids
+    model = router.model(next(iter(router.champions().values()))).folder
+    refuse_other_manifest(model, split.manifest, split.folder)
+    reading, ids = split.reading(model.shape), split.ids
     for first in range(0, len(split), BLOCK):
         rows = np.arange(first, min(first + BLOCK, len(split)))
         told = None if rate is None else np.full(len(rows), rate)
@@ -43,13 +47,20 @@ def of_rows(router: Router, file: Path, rate: float | None) -> Blocks:
     for block in read_rows(file, router.shape()):
         told = None if rate is None else np.full(len(block.ids), rate)
         if block.told is not None:
-            own = np.array(block.told, np.float64)
+            own = _numbers(block.told, f"{file}, from row {block.first}")
             told = own if told is None else np.where(np.isnan(own), told, own)
         try:
             yield block.ids, router.answer_rows(block.columns, told)
         except DataError as error:
             where = f"{file}, from row {block.first}: {error.where}"
             raise DataError(error.what, where=where, allowed=error.allowed) from error
+
+
+def _numbers(told: list[Any], where: str) -> NDArray[np.float64]:
+    try:
+        return np.array(told, np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError("missing_rate is no number", where=where, allowed="0 to 1, or null") from error
 
 
 def write_predictions(blocks: Blocks, out: Path, seen: Callable[[int], Any]) -> Predicted:

@@ -3,21 +3,22 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gapwise
 from gapwise.data.store import Split
-from gapwise.errors import GateError
+from gapwise.errors import GateError, RegistryError, SpecError
+from gapwise.evaluation.paired import resampled_metrics
 from gapwise.evaluation.routing import serving
 from gapwise.promotion.announce import announce
 from gapwise.promotion.asked import Asked
 from gapwise.promotion.candidates import Candidate, candidates
 from gapwise.promotion.chain import Entry, Move
-from gapwise.promotion.contamination import refuse_contaminated
-from gapwise.promotion.contenders import Contenders, Wanted, fetch, identity_of, names_of
+from gapwise.promotion.contamination import refuse_contaminated, refuse_unknowing
+from gapwise.promotion.contenders import Contenders, Wanted, fetch, folder_of, identity_of, names_of
 from gapwise.promotion.evidence import answers
 from gapwise.promotion.gate import Answers, Verdict, weigh
 from gapwise.promotion.ground import ground_of, refuse_other_ground
@@ -30,8 +31,6 @@ from gapwise.tracking.ledger import keep_report, kept_report
 
 REPORT, PLOT = "gate.json", "gate.svg"
 _YEAR = timedelta(days=365)
-_READ_TEST = ("promote", "hold", "ask")
-"""Actions whose decision looked at a test split."""
 Judge = Callable[..., Answers]
 
 
@@ -65,22 +64,29 @@ def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers
     Raises GateError and RegistryError; nothing has moved then, or the next command carries it out.
     """
     wanted = candidates(asked.results)
-    now = settled(tracking, asked.name)
+    _refuse_other_metrics(asked)
+    now = settled(tracking, asked.name, repair=not asked.dry_run)
     _refuse_other_ground(tracking, asked, now)
-    names = names_of(tracking, asked.name, wanted)
-    question = _question(asked, now, wanted)
+    names = names_of(tracking, here, asked.name, wanted)
+    question = _question(asked, now, here, wanted)
     if not asked.dry_run:
-        before = _held_before(tracking, now, question)
+        before = _answered_before(tracking, now, asked, question)
         if before is not None:
             return before
     spent = _spent(now, asked)
     found = fetch(tracking, here, asked, now.champions, wanted, names)
     split, verdicts = _weighed(asked, found, wanted, judge)
-    decisions = [_decision(rate, some, verdicts, found, asked) for rate, some in wanted.items()]
-    moves = any(one.decision != "hold" and one.before != one.version for one in decisions)
-    if not asked.dry_run and (moves or any(one.verdict for one in decisions)):
+    decisions = [_decision(rate, some, verdicts, found, now, asked) for rate, some in wanted.items()]
+    if verdicts and not asked.dry_run:
         return _carried_out(_Desk(tracking, here, asked, now, question), wanted, split, decisions, spent)
     return Decided(gate_report(asked, split, decisions, spent), None)
+
+
+def _refuse_other_metrics(asked: Asked) -> None:
+    known = resampled_metrics(asked.results[0].task)
+    unknown = [metric for metric in (asked.metric, *asked.spec.also) if metric not in known]
+    if unknown:
+        raise SpecError(f"the gate cannot weigh {unknown[0]!r}", where="also", allowed=known)
 
 
 def _refuse_other_ground(tracking: Tracking, asked: Asked, now: Standing) -> None:
@@ -95,58 +101,64 @@ def _refuse_other_ground(tracking: Tracking, asked: Asked, now: Standing) -> Non
     refuse_other_ground(tracking, asked.name, now.aliases, mine, f"study {first.study}")
 
 
-def _question(asked: Asked, now: Standing, wanted: Wanted) -> str:
+def _question(asked: Asked, now: Standing, here: Home, wanted: Wanted) -> str:
     """Digest of all that an answer depends on: with the same, the same would be answered."""
     told = {
         "champions": now.champions,
-        "candidates": {rate: [identity_of(one.result, one.model) for one in some] for rate, some in wanted.items()},
+        "candidates": {rate: [identity_of(here, one) for one in some] for rate, some in wanted.items()},
         "gate": asked.spec.model_dump(mode="json"),
-        "test": asked.test_fingerprint,
+        "approval": asked.approval,
+        "data": asked.dataset.fingerprints(),
         "metric": asked.metric,
         "protocol": asked.protocol.model_dump(mode="json"),
+        "code_version": gapwise.__version__,
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _held_before(tracking: Tracking, now: Standing, question: str) -> Decided | None:
+def _answered_before(tracking: Tracking, now: Standing, asked: Asked, question: str) -> Decided | None:
+    """The entry of the very same question, where it was held or waits for approval. Latencies differ by noise."""
+    if asked.spec.limits.latency_ms is not None:
+        return None
     for entry in now.ledger.entries:
-        if entry.action == "hold" and entry.facts.get("question") == question:
-            return Decided(json.loads(kept_report(tracking, now.name, str(entry.facts["run_id"]), REPORT)), entry, True)
+        if entry.action not in ("hold", "ask") or entry.facts.get("question") != question:
+            continue
+        try:
+            text = kept_report(tracking, now.name, str(entry.facts["run_id"]), REPORT)
+        except RegistryError:
+            return None
+        if hashlib.sha256(text.encode()).hexdigest() == entry.facts["gate"]:
+            return Decided(json.loads(text), entry, True)
     return None
 
 
 def _spent(now: Standing, asked: Asked) -> int:
-    """Decisions of the last year on this test split. Raises GateError where there are no more to make."""
+    """Decisions of the last year on this test split. Raises GateError where nothing is left of the yearly alpha."""
     since = datetime.now(UTC) - _YEAR
-    times = [
-        one.time
+    alphas = [
+        float(str(one.facts["alpha"]))
         for one in now.ledger.entries
-        if one.action in _READ_TEST and one.facts.get("test_fingerprint") == asked.test_fingerprint
+        if one.facts.get("test_fingerprint") == asked.test_fingerprint and datetime.fromisoformat(one.time) > since
     ]
-    spent = sum(datetime.fromisoformat(time) > since for time in times)
-    if spent >= asked.spec.decisions_per_year and not asked.dry_run:
+    spec = asked.spec
+    if sum(alphas) + spec.alpha > spec.yearly_alpha * (1.0 + 1e-9) and not asked.dry_run:
         raise GateError(
-            f"{spent} decisions were made on this test split within a year, and the gate allows"
-            f" {asked.spec.decisions_per_year} (yearly_alpha {asked.spec.yearly_alpha:g})",
+            f"{len(alphas)} decisions were made on this test split within a year, and spent {sum(alphas):g} of"
+            f" yearly_alpha {spec.yearly_alpha:g}; this one needs {spec.alpha:g}",
             where=f"gate of {now.name!r}",
-            allowed="new test data, a later date, or more decisions_per_year, each of them stricter",
+            allowed="new test data, a later date, or a stricter decision",
         )
-    return spent
+    return len(alphas)
 
 
 def _weighed(asked: Asked, found: Contenders, wanted: Wanted, judge: Judge) -> tuple[Split, list[Verdict]]:
     """Reads the test split only where there is something to weigh."""
-    contests = [
-        (rate, found.names[one.key])
-        for rate, some in wanted.items()
-        for one in some
-        if found.names[one.key] not in found.barred
-    ]
-    firsts = dict(reversed(contests))
+    contests = [(rate, called) for rate, some in wanted.items() for called in _asking(rate, some, found)]
     split: Split = asked.dataset.valid
-    if all(one == serving(rate, found.champions) for rate, one in firsts.items()):
+    if not contests:
         return split, []
     if not asked.dry_run:
+        refuse_unknowing(found.models)
         split = asked.dataset.test(reason=f"gate of {asked.name}: {', '.join(asked.studies)}")
         refuse_contaminated(found.models, split)
     spec = asked.spec
@@ -155,25 +167,39 @@ def _weighed(asked: Asked, found: Contenders, wanted: Wanted, judge: Judge) -> t
     return split, weigh(seen, contests, found.champions, spec, baselines=baselines)
 
 
-def _decision(rate: str, some: list[Candidate], verdicts: list[Verdict], found: Contenders, asked: Asked) -> Decision:
-    """The first candidate that passed, otherwise the first of all, held."""
+def _asking(rate: str, some: list[Candidate], found: Contenders) -> Iterator[str]:
+    """Those before the first that answers here already; who comes after it could only be worse on validation."""
+    for one in some:
+        called = found.names[one.key]
+        if called == serving(rate, found.champions):
+            return
+        if called not in found.barred:
+            yield called
+
+
+def _decision(
+    rate: str, some: list[Candidate], verdicts: list[Verdict], found: Contenders, now: Standing, asked: Asked
+) -> Decision:
+    """The first candidate that passed or serves already; otherwise the first of all, held."""
     said = {(one.contest.rate, one.contest.challenger): one for one in verdicts}
-    before = found.champions.get(rate)
-    held: list[str] = []
+    before = now.champions.get(rate)
+    reasons: list[str] = []
     for one in some:
         called = found.names[one.key]
         verdict = said.get((rate, called))
         if called in found.barred:
-            held += [one.reason, f"{one.model.trial} has {found.barred[called]}"]
+            reasons += [one.reason, f"{one.model.trial} has {found.barred[called]}"]
         elif verdict is None:
-            reasons = [*held, one.reason, f"is version {called}, which serves this rate already"]
-            return Decision(rate, "promote", one, called, before, None, reasons)
+            reasons += [one.reason, f"is version {called}, which answers here already"]
+            if one is some[0]:
+                return Decision(rate, "promote", one, called, called, None, reasons)
+            break
         else:
-            held += [one.reason, *reasons_of(verdict)]
+            reasons += [one.reason, *reasons_of(verdict)]
             if verdict.passed:
                 decision = "ask" if asked.approval and not asked.dry_run else "promote"
-                return Decision(rate, decision, one, None, before, verdict, held)
-    return Decision(rate, "hold", some[0], None, before, said.get((rate, found.names[some[0].key])), held)
+                return Decision(rate, decision, one, None, before, verdict, reasons)
+    return Decision(rate, "hold", some[0], None, before, said.get((rate, found.names[some[0].key])), reasons)
 
 
 def _carried_out(desk: _Desk, wanted: Wanted, split: Split, decisions: list[Decision], spent: int) -> Decided:
@@ -183,14 +209,13 @@ def _carried_out(desk: _Desk, wanted: Wanted, split: Split, decisions: list[Deci
     decisions = [one._replace(version=versions[one.candidate.key]) for one in decisions]
     report = gate_report(desk.asked, split, decisions, spent)
     entry = record(desk.tracking, desk.now, _deed(desk, decisions, report, versions[baseline.key]))
-    _describe(desk.tracking, name, entry)
     announce(desk.here, name, entry)
     return Decided(report, entry)
 
 
 def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
     result, model = one.result, one.model
-    identity, metric = identity_of(result, model), result.objective.metric
+    identity, metric = identity_of(here, one), result.objective.metric
     known = registry.find_version(tracking, name, identity)
     if known is not None:
         return known.version
@@ -206,8 +231,7 @@ def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
         "shipped_seed": model.shipped_seed,
         "over_seeds": {metric: {rate: figure.model_dump() for rate, figure in model.over_seeds[metric].items()}},
     }
-    folder = here.studies / result.study / model.folder
-    return registry.register(tracking, name, folder, run_id=result.parent_run_id, facts=facts).version
+    return registry.register(tracking, name, folder_of(here, one), run_id=result.parent_run_id, facts=facts).version
 
 
 def _deed(desk: _Desk, decisions: list[Decision], report: Mapping[str, Any], baseline: str) -> Deed:
@@ -241,19 +265,12 @@ def _deed(desk: _Desk, decisions: list[Decision], report: Mapping[str, Any], bas
         "gate": hashlib.sha256(text.encode()).hexdigest(),
         "question": desk.question,
         "run_id": run_id,
-        "test_fingerprint": report["split_fingerprint"] if report["split"] == "test" else None,
+        "alpha": desk.asked.spec.alpha,
+        "test_fingerprint": desk.asked.test_fingerprint,
         "dataset_fingerprint": desk.asked.dataset.manifest.fingerprint,
         "code_version": gapwise.__version__,
         "decisions": {one.rate: one.decision for one in decisions},
-        **({"asked": wanted} if wanted else {}),
+        **({"asked": wanted, "champions": desk.now.champions, "baseline": baseline} if wanted else {}),
         **({"other_rows": desk.asked.spec.other_rows} if desk.asked.spec.other_rows else {}),
     }
     return Deed(action, moves, changed, facts, run_id)
-
-
-def _describe(tracking: Tracking, name: str, entry: Entry) -> None:
-    """The note that MLflow's UI shows beside a version."""
-    for version in {move.after for move in entry.moves if move.after}:
-        rates = ", ".join(move.rate for move in entry.moves if move.after == version)
-        text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{registry.LEDGER}"
-        registry.describe(tracking, name, version, text)

@@ -5,9 +5,9 @@ from typing import Any
 
 import gapwise
 from gapwise.errors import GateError, RegistryError
-from gapwise.promotion.announce import announce
+from gapwise.promotion.announce import done
 from gapwise.promotion.chain import Entry, Move
-from gapwise.promotion.standing import Deed, Standing, record, settled
+from gapwise.promotion.standing import Deed, Standing, settled
 from gapwise.spec.home import Home
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
@@ -44,7 +44,7 @@ def roll_back(tracking: Tracking, here: Home, name: str, rate: str | None, to: s
             where=f"{name}, rate {rate or 'all'}",
             allowed="a rate with a champion before it",
         )
-    return _done(tracking, here, now, Deed("rollback", moves, changed, _facts(reason)))
+    return done(tracking, here, now, Deed("rollback", moves, changed, _facts(reason)))
 
 
 def _before(now: Standing, rate: str) -> tuple[str | None, str | None]:
@@ -63,27 +63,20 @@ def _before(now: Standing, rate: str) -> tuple[str | None, str | None]:
 def approve(tracking: Tracking, here: Home, name: str, who: str) -> Entry:
     """Carry out the newest promotion that waits for a person. Raises GateError where none waits, or not any more."""
     now = settled(tracking, name)
-    decided = [one for one in now.ledger.entries if one.action in ("ask", "promote", "rollback", "approve")]
-    if not decided or decided[-1].action != "ask":
+    decided = [one for one in now.ledger.entries if one.moves or one.action == "ask"]
+    if not decided or decided[-1].action != "ask" or decided[-1].facts["champions"] != now.champions:
         raise GateError(
             "no promotion waits for approval", where=f"ledger of {name!r}", allowed="promote --require-approval"
         )
     asked = decided[-1]
     wanted: Mapping[str, Any] = dict(asked.facts["asked"])  # type: ignore[arg-type]
     moves = [Move(rate=rate, before=now.champions.get(rate), after=version) for rate, version in wanted.items()]
-    changed: dict[str, str | None] = {}
+    changed: dict[str, str | None] = {aliases.BASELINE_ALIAS: str(asked.facts["baseline"])}
     for move in moves:
         changed |= {aliases.champion(move.rate): move.after, aliases.challenger(move.rate): None}
         if move.before is not None:
             changed[aliases.previous(move.rate)] = move.before
-    deed = Deed("approve", moves, changed, _facts(f"{who} approved entry {asked.sequence}"))
-    return _done(tracking, here, now, deed)
-
-
-def _done(tracking: Tracking, here: Home, now: Standing, deed: Deed) -> Entry:
-    entry = record(tracking, now, deed)
-    announce(here, now.name, entry)
-    return entry
+    return done(tracking, here, now, Deed("approve", moves, changed, _facts(f"{who} approved entry {asked.sequence}")))
 
 
 def _facts(reason: str) -> dict[str, Any]:

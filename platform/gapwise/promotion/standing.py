@@ -1,13 +1,14 @@
 """Who serves what: the ledger says so, and the registry's aliases follow it.
 
-A decision is an entry first; aliases and tags move after it. Who dies in between leaves an entry that the next command
-carries out, because every one of them begins with `settled`. So nothing is ever half-promoted for longer than that.
+A decision is an entry first; citations, aliases and the router move after it. Who dies in between leaves an entry that
+the next command which changes something (promote, rollback, approve, copy) carries out, because each of them begins
+with `settled`.
 """
 
 import getpass
+import logging
+import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
@@ -18,7 +19,8 @@ from gapwise.tracking.client import Tracking
 from gapwise.tracking.router_model import ensure_router
 
 _CITES = "ledger"
-"""The fact in a champion's tags that cites its entry."""
+"""The fact in a champion's tags, and in the registered model's, that cites an entry."""
+_log = logging.getLogger(__name__)
 
 
 class Standing(NamedTuple):
@@ -34,6 +36,21 @@ class Standing(NamedTuple):
         """{rate: version}, by ascending rate."""
         return aliases.champions(self.aliases)
 
+    def drift(self) -> list[str]:
+        """Where aliases are not as the ledger says, in words: a command died half-way, or a person moved one."""
+        if not self.ledger.entries:
+            return []
+        wanted, present = self.ledger.aliases, {a: v for a, v in self.aliases.items() if aliases.ours(a)}
+        return [
+            f"{alias} names {_version(present.get(alias))}, and by the ledger {_version(wanted.get(alias))}"
+            for alias in sorted(wanted.keys() | present.keys())
+            if wanted.get(alias) != present.get(alias)
+        ]
+
+
+def _version(number: str | None) -> str:
+    return "nobody" if number is None else f"version {number}"
+
 
 class Deed(NamedTuple):
     """What somebody decided, before it has a place in the ledger."""
@@ -42,23 +59,34 @@ class Deed(NamedTuple):
     moves: list[Move]
     aliases: dict[str, str | None]
     facts: dict[str, Any]
-    run_id: str | None = None
-    """Of the run that keeps the report."""
+    run_id: str = ""
+    """Of the run that keeps the report; `announce.done` makes one where there is no report."""
 
 
 def standing(tracking: Tracking, name: str, expect: str = "") -> Standing:
     """As it is, with whatever is wrong in the ledger's `problems`. A name that does not exist has nothing."""
     named = registry.aliases_if_any(tracking, name) or {}
-    cited = {}
-    for version in {one for alias, one in named.items() if aliases.rate_of(alias) is not None}:
-        facts = registry.version_of(tracking, name, version).facts
-        if _CITES in facts:
-            cited[version] = Head(**facts[_CITES])
-    return Standing(name, named, read([Kept(*one) for one in ledger.kept(tracking, name)], cited, expect))
+    cited: dict[str, Any] = {
+        f"version {one.version}": one.facts.get(_CITES) for one in registry.versions(tracking, name)
+    }
+    cited[f"registered model {name!r}"] = registry.noted(tracking, name, _CITES)
+    heads = {who: _head(cite) for who, cite in cited.items() if cite is not None}
+    return Standing(name, named, read([Kept(*one) for one in ledger.kept(tracking, name)], heads, expect))
 
 
-def settled(tracking: Tracking, name: str) -> Standing:
-    """The same after every alias is what the ledger says. Raises GateError for a ledger that does not hold."""
+def _head(cite: Any) -> Head:
+    """One that nobody has, where the citation itself cannot be read."""
+    try:
+        return Head(int(cite["sequence"]), str(cite["digest"]))
+    except (KeyError, TypeError, ValueError):
+        return Head(-1, "")
+
+
+def settled(tracking: Tracking, name: str, *, repair: bool = True) -> Standing:
+    """The same with every alias as the ledger says, in the registry too where `repair`.
+
+    An alias of a version that was deleted is let go. Raises GateError for a ledger that does not hold.
+    """
     found = standing(tracking, name)
     if found.ledger.problems:
         raise GateError(
@@ -68,14 +96,18 @@ def settled(tracking: Tracking, name: str) -> Standing:
         )
     if not found.ledger.entries:
         return found
-    wanted = found.ledger.aliases
-    ours = {alias: one for alias, one in found.aliases.items() if aliases.ours(alias)}
-    _cite(tracking, name, found.ledger.entries[-1])
-    _name(tracking, name, ours, wanted)
-    with _half_way(name):
-        ensure_router(tracking, name)
     own = {alias: one for alias, one in found.aliases.items() if not aliases.ours(alias)}
-    return found._replace(aliases=own | wanted)
+    believed = found._replace(aliases=own | _still_there(tracking, name, found.ledger.aliases))
+    if repair:
+        for line in found.drift():
+            _log.warning("%s: %s; the ledger is believed", name, line)
+        _carry_out(tracking, name, found.ledger.entries[-1], found.aliases, believed.aliases)
+    return believed
+
+
+def _still_there(tracking: Tracking, name: str, wanted: dict[str, str]) -> dict[str, str]:
+    known = {one.version for one in registry.versions(tracking, name)}
+    return {alias: version for alias, version in wanted.items() if version in known}
 
 
 def record(tracking: Tracking, now: Standing, deed: Deed) -> Entry:
@@ -85,57 +117,77 @@ def record(tracking: Tracking, now: Standing, deed: Deed) -> Entry:
         sequence=now.ledger.last_number + 1,
         follows=now.ledger.head.digest,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        who=f"{getpass.getuser()}@{socket.gethostname()}",
+        who=f"{_user()}@{socket.gethostname()}",
         action=deed.action,
         moves=deed.moves,
         aliases={**inherited, **deed.aliases},
         facts=deed.facts,
     )
-    number = ledger.append(tracking, now.name, entry.text(), entry.digest, deed.run_id)
-    if number != entry.sequence:
-        first = standing(tracking, now.name).ledger.entries[-1]
-        raise GateError(
-            f"{first.who} decided first ({first.action}, entry {first.sequence}); nothing was changed",
-            where=f"ledger of {now.name!r}",
-            allowed="the same command again, on what is there now",
-        )
-    _cite(tracking, now.name, entry)
-    _name(tracking, now.name, {a: v for a, v in now.aliases.items() if aliases.ours(a)}, _after(now, entry))
-    with _half_way(now.name, entry):
-        ensure_router(tracking, now.name)
+    _write(tracking, now.name, entry, deed.run_id)
+    after = {**now.ledger.aliases, **entry.aliases}
+    own = {alias: one for alias, one in now.aliases.items() if not aliases.ours(alias)}
+    wanted = own | {alias: version for alias, version in after.items() if version is not None}
+    _carry_out(tracking, now.name, entry, now.aliases, own | _still_there(tracking, now.name, wanted))
     return entry
 
 
-def _after(now: Standing, entry: Entry) -> dict[str, str]:
-    changed = {**now.ledger.aliases, **entry.aliases}
-    return {alias: version for alias, version in changed.items() if version is not None}
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        return f"uid {os.getuid()}"
 
 
-def _cite(tracking: Tracking, name: str, entry: Entry) -> None:
-    with _half_way(name, entry):
-        cited = {"sequence": entry.sequence, "digest": entry.digest}
-        for version in {move.after for move in entry.moves if move.after is not None}:
-            if registry.version_of(tracking, name, version).facts.get(_CITES) != cited:
-                registry.note(tracking, name, version, _CITES, cited)
+def _write(tracking: Tracking, name: str, entry: Entry, run_id: str) -> None:
+    """A request without an answer may have been carried out, and one that MLflow repeated twice: the ledger knows."""
+    lost: RegistryError | None = None
+    try:
+        if ledger.append(tracking, name, entry.text(), entry.digest, run_id) == entry.sequence:
+            return
+    except RegistryError as error:
+        lost = error
+    entries = standing(tracking, name).ledger.entries
+    if any(one.digest == entry.digest for one in entries):
+        return
+    if lost is not None:
+        raise lost
+    by = (
+        f"{entries[-1].who} decided first ({entries[-1].action}, entry {entries[-1].sequence})"
+        if entries
+        else "it is late"
+    )
+    raise GateError(
+        f"{by}; nothing was changed",
+        where=f"ledger of {name!r}",
+        allowed="the same command again, on what is there now",
+    )
 
 
-def _name(tracking: Tracking, name: str, present: Mapping[str, str], wanted: Mapping[str, str]) -> None:
-    with _half_way(name):
+def _carry_out(tracking: Tracking, name: str, entry: Entry, present: dict[str, str], wanted: dict[str, str]) -> None:
+    """Citations, aliases, router: what is so already is left alone."""
+    try:
+        _cite(tracking, name, entry, set(wanted.values()))
         for alias, version in wanted.items():
             if present.get(alias) != version:
                 registry.set_alias(tracking, name, alias, version)
         for alias in present.keys() - wanted.keys():
             registry.delete_alias(tracking, name, alias)
-
-
-@contextmanager
-def _half_way(name: str, entry: Entry | None = None) -> Iterator[None]:
-    try:
-        yield
+        ensure_router(tracking, name)
     except RegistryError as error:
-        what = "the decision is in the ledger" if entry is not None else "the ledger is ahead of the aliases"
         raise RegistryError(
-            f"{what}, and then: {error.what}",
+            f"the decision is in the ledger, and then: {error.what}",
             where=f"registered model {name!r}",
-            allowed="the next gapwise command on this name carries it out",
+            allowed="the next command that changes this name carries it out",
         ) from error
+
+
+def _cite(tracking: Tracking, name: str, entry: Entry, there: set[str]) -> None:
+    cited = {"sequence": entry.sequence, "digest": entry.digest}
+    for version in {move.after for move in entry.moves if move.after is not None} & there:
+        if registry.version_of(tracking, name, version).facts.get(_CITES) != cited:
+            registry.note(tracking, name, version, _CITES, cited)
+            rates = ", ".join(move.rate for move in entry.moves if move.after == version)
+            text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{registry.LEDGER}"
+            registry.describe(tracking, name, version, text)
+    if registry.noted(tracking, name, _CITES) != cited:
+        registry.note_model(tracking, name, _CITES, cited)

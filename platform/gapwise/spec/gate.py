@@ -27,13 +27,15 @@ class GateSpec(Spec):
     yearly_alpha: Annotated[float, Field(gt=0.0, le=1.0)] = 0.2
     """The probability of any wrong promotion in a year of decisions on one test split."""
     decisions_per_year: Annotated[int, Field(ge=1)] = 4
-    """Each has an equal part of `yearly_alpha`; one more than these on the same test split is refused."""
+    """Each has an equal part of `yearly_alpha`. Where a year's decisions of a name on one test split have spent that,
+    the next one is refused."""
     mask_seeds: Annotated[int, Field(ge=2)] = 20
     limits: ConstraintsSpec = ConstraintsSpec()
     """Size and latency, as in a search space, measured on the processor of the machine that decides. What is above them
     is held, however well it answers."""
     other_rows: str = ""
-    """Why a challenger may refuse rows, or read them otherwise, that a champion answers; empty: it may not."""
+    """Why a challenger may refuse rows, or read them otherwise, that a champion answers; empty: it may not. While
+    champions of both kinds serve, the router answers only rows that the champion of the lowest rate reads."""
 
     @property
     def alpha(self) -> float:

@@ -33,19 +33,30 @@ class Truth(NamedTuple):
     """Intra-group correlation: which share of the difference's variance between items is their group's."""
 
 
-def contest(truth: Truth, draw: np.random.Generator, *, rates: int = 1, mask_seeds: int = 20) -> Answers:
-    """Both models' answers; the difference of an item is the same at every rate but for its masks."""
-    items = len(_GROUP_OF)
+def contest(
+    truth: Truth,
+    draw: np.random.Generator,
+    *,
+    rates: int = 1,
+    mask_seeds: int = 20,
+    champion: np.random.Generator | None = None,
+) -> Answers:
+    """Both models' answers; the difference of an item is the same at every rate but for its masks.
+
+    Contests whose `champion` begins alike have the same champion on the same test split, against other challengers.
+    """
+    items, serving = len(_GROUP_OF), champion or draw
     spread = draw.normal(size=len(_SIZES))[_GROUP_OF] * np.sqrt(truth.correlation)
     spread = spread + draw.normal(size=items) * np.sqrt(1.0 - truth.correlation)
-    noise = draw.normal(size=(2, rates, mask_seeds, items)) * _MASKS
-    errors = draw.gamma(2.0, MAE / 2.0, size=items)
+    errors = serving.gamma(2.0, MAE / 2.0, size=items)
+    its_noise = serving.normal(size=(rates, mask_seeds, items)) * _MASKS
+    noise = draw.normal(size=(rates, mask_seeds, items)) * _MASKS
     better = errors - truth.improvement * MAE - _DIFFERENCE * spread
     shift = 100.0  # an absolute error has no sign; far from 0 its expectation is what was asked for
     return Answers(
         metric="mae",
         conditions=[f"{index / 10:.1f}" for index in range(rates)],
-        models={CHAMPION: _answered(errors + shift, noise[0]), CHALLENGER: _answered(better + shift, noise[1])},
+        models={CHAMPION: _answered(errors + shift, its_noise), CHALLENGER: _answered(better + shift, noise)},
         labels=np.zeros(items, np.float32),
         groups=[f"video {index}" for index in _GROUP_OF],
         shape=DataShape(task="regression", modalities={}, label_range=(-3.0, 3.0)),

@@ -7,10 +7,10 @@ through MLFLOW_TRACKING_URI. Of MLflow's global state only the URI is set, and i
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -84,7 +84,7 @@ def connect(home: Home, uri: str | None = None) -> Tracking:
             _create(home.database)
         try:
             return Tracking(_opened(uri), uri)
-        except MlflowException as error:
+        except (MlflowException, SQLAlchemyError) as error:
             raise RegistryError(f"the tracking server does not answer: {first_line(error)}", where=uri) from error
 
 
@@ -139,6 +139,17 @@ def experiment_id(tracking: Tracking, home: Home, name: str) -> str:
             raise
         return str(found.experiment_id)
     return str(created)
+
+
+def every_page(ask: Callable[[str | None], Any]) -> list[Any]:
+    """All that a search finds; `ask` takes a page's token and returns that page."""
+    found: list[Any] = []
+    token = None
+    while token != "":
+        page = ask(token)
+        found += page
+        token = page.token or ""
+    return found
 
 
 def first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from mlflow.exceptions import MlflowException
 
 from gapwise.errors import RegistryError
 from gapwise.spec.home import Home
-from gapwise.tracking.client import Tracking, TrackingDown, TrackingRefused, experiment_id, first_line
+from gapwise.tracking.client import Tracking, TrackingDown, TrackingRefused, every_page, experiment_id, first_line
 from gapwise.tracking.registry import LEDGER, TAG, ensure
 from gapwise.tracking.runs import end_run, log_file, start_run
 
@@ -22,19 +22,23 @@ _ENTRY, _DIGEST = f"{TAG}ledger.entry", f"{TAG}ledger.digest"
 
 def kept(tracking: Tracking, name: str) -> list[tuple[int, str, str]]:
     """(number, text, digest) of every entry; none where nothing was ever decided."""
+    search, where = tracking.client.search_model_versions, f"name = '{name}{LEDGER}'"
     try:
-        found = tracking.client.search_model_versions(f"name = '{name}{LEDGER}'", max_results=10_000)
+        found = every_page(lambda token: search(where, max_results=1000, page_token=token))
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=f"ledger of {name!r}") from error
     return [(int(one.version), one.tags.get(_ENTRY, ""), one.tags.get(_DIGEST, "")) for one in found]
 
 
-def append(tracking: Tracking, name: str, text: str, digest: str, run_id: str | None = None) -> int:
-    """Write an entry; returns the number that it got. `run_id` is the run that keeps the decision's report."""
+def append(tracking: Tracking, name: str, text: str, digest: str, run_id: str) -> int:
+    """Write an entry; returns the number that it got. `run_id` is the run that keeps the decision's report.
+
+    A version without a run would be refused by MLflow's server.
+    """
     try:
         ensure(tracking, f"{name}{LEDGER}")
-        source, tags = f"runs:/{run_id}" if run_id else "ledger", {_ENTRY: text, _DIGEST: digest}
-        made = tracking.client.create_model_version(f"{name}{LEDGER}", source, run_id=run_id, tags=tags)
+        tags = {_ENTRY: text, _DIGEST: digest}
+        made = tracking.client.create_model_version(f"{name}{LEDGER}", f"runs:/{run_id}", run_id=run_id, tags=tags)
     except MlflowException as error:
         raise RegistryError(f"not written: {first_line(error)}", where=f"ledger of {name!r}") from error
     return int(made.version)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +19,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 
 import gapwise
-from gapwise.errors import RegistryError
+from gapwise.errors import RegistryError, SpecError
 from gapwise.models.saved import load_model_folder
-from gapwise.tracking.client import Tracking, first_line, tell_mlflow
+from gapwise.spec.home import refuse_unusable_name
+from gapwise.tracking.client import Tracking, every_page, first_line, tell_mlflow
 from gapwise.tracking.served import ARTIFACT, input_example, signature, write_golden
 
 TAG = "gapwise."
@@ -71,7 +73,10 @@ def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts:
 def store(
     tracking: Tracking, name: str, packing: Packing, *, place: str, run_id: str, facts: dict[str, Any]
 ) -> Version:
-    """Pack, keep under `place` in the run's artifacts, and register with the digest of every file. As `register`."""
+    """Pack, keep in a folder of the run's artifacts that begins with `place`, and register with every file's digest.
+
+    As `register`.
+    """
     try:
         ensure(tracking, name)
         with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
@@ -85,7 +90,7 @@ def store(
                 pip_requirements=[f"gapwise=={gapwise.__version__}"],
             )
             return _keep(tracking, name, packed, place, run_id, facts | {"files": digests(packed)})
-    except MlflowException as error:
+    except (MlflowException, OSError) as error:  # artifacts do not all go through MLflow's own client
         raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
 
 
@@ -99,11 +104,12 @@ def carry(
         try:
             ensure(target, name)
             return _keep(target, name, packed, "models", run_id, facts)
-        except MlflowException as error:
+        except (MlflowException, OSError) as error:
             raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
 
 
 def _keep(tracking: Tracking, name: str, packed: Path, place: str, run_id: str, facts: dict[str, Any]) -> Version:
+    place = f"{place}-{uuid.uuid4().hex[:8]}"  # nothing may ever be written over a version's files
     tracking.client.log_artifacts(run_id, str(packed), place)
     source = f"{tracking.client.get_run(run_id).info.artifact_uri}/{place}"
     tags = {f"{TAG}{key}": json.dumps(value, sort_keys=True) for key, value in facts.items()}
@@ -154,16 +160,23 @@ def find_version(tracking: Tracking, name: str, facts: dict[str, Any]) -> Versio
 
 def versions(tracking: Tracking, name: str) -> list[Version]:
     """Every version of a registered model, newest first; none for a name that does not exist."""
+    search, where = tracking.client.search_model_versions, f"name = '{name}'"
     with _asking(name):
-        found = tracking.client.search_model_versions(f"name = '{name}'", max_results=1000)
+        found = every_page(lambda token: search(where, max_results=1000, page_token=token))
     return [_version(one) for one in sorted(found, key=lambda one: -int(one.version))]
 
 
 def _version(found: Any) -> Version:
-    facts = {
-        key.removeprefix(TAG): json.loads(value) for key, value in (found.tags or {}).items() if key.startswith(TAG)
-    }
+    facts = {key.removeprefix(TAG): _value(text) for key, text in (found.tags or {}).items() if key.startswith(TAG)}
     return Version(found.name, str(found.version), str(found.run_id), facts)
+
+
+def _value(text: str) -> Any:
+    """Of a tag; its own words where a person wrote them."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def aliases(tracking: Tracking, name: str) -> dict[str, str]:
@@ -176,16 +189,19 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
 
 def names(tracking: Tracking) -> list[str]:
     """Every registered model, ledgers and routers left out. Raises RegistryError where the server does not say."""
-    found: list[str] = []
-    token = None
+    search = tracking.client.search_registered_models
     try:
-        while token != "":
-            page = tracking.client.search_registered_models(max_results=100, page_token=token)
-            found += [model.name for model in page if not model.name.endswith((LEDGER, ROUTER))]
-            token = page.token or ""
+        found = every_page(lambda token: search(max_results=100, page_token=token))
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=tracking.uri) from error
-    return found
+    return [model.name for model in found if not model.name.endswith((LEDGER, ROUTER))]
+
+
+def refuse_reserved(name: str, where: str) -> None:
+    """Raises SpecError for a name that another one's ledger or router has."""
+    refuse_unusable_name(name, where=where)
+    if name.endswith((LEDGER, ROUTER)):
+        raise SpecError(f"{name!r} is the name of a ledger or a router", where=where, allowed="another ending")
 
 
 def aliases_if_any(tracking: Tracking, name: str) -> dict[str, str] | None:
@@ -226,6 +242,23 @@ def note(tracking: Tracking, name: str, version: str, fact: str, value: Any) -> 
     """One more fact in a version's tags, or another value of one."""
     with _asking(name):
         tracking.client.set_model_version_tag(name, version, f"{TAG}{fact}", json.dumps(value, sort_keys=True))
+
+
+def noted(tracking: Tracking, name: str, fact: str) -> Any:
+    """A fact in the registered model's own tags; None for none, and for a name that does not exist."""
+    try:
+        text = tracking.client.get_registered_model(name).tags.get(f"{TAG}{fact}")
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return None
+        raise RegistryError(f"not usable: {first_line(error)}", where=f"registered model {name!r}") from error
+    return None if text is None else _value(text)
+
+
+def note_model(tracking: Tracking, name: str, fact: str, value: Any) -> None:
+    """One more fact in the registered model's own tags, or another value of one."""
+    with _asking(name):
+        tracking.client.set_registered_model_tag(name, f"{TAG}{fact}", json.dumps(value, sort_keys=True))
 
 
 def describe(tracking: Tracking, name: str, version: str, text: str) -> None:

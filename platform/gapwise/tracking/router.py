@@ -6,7 +6,9 @@ followed without registering anything again; champions are fetched once, and the
 Shape legend: B samples.
 """
 
+import logging
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +22,14 @@ from gapwise.data.batch import ModalityBatch
 from gapwise.data.missing_rate import missing_rates
 from gapwise.data.rows import from_rows
 from gapwise.data.shape import DataShape
-from gapwise.errors import RegistryError
+from gapwise.errors import DataError, RegistryError
 from gapwise.evaluation.routing import nearest
 from gapwise.spec.protocol import rate_key
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.served import ServedModel, answering
 
+_log = logging.getLogger(__name__)
 _FRESH_SECONDS = 10.0
 Rates = NDArray[np.float64]
 
@@ -50,16 +53,30 @@ class Router:
         self._champions: dict[str, str] = {}
         self._loaded: dict[str, ServedModel] = {}
         self._asked = -_FRESH_SECONDS
+        self._lock = threading.RLock()  # MLflow answers each request on a thread of its own
 
     def champions(self) -> dict[str, str]:
-        """{rate: version}, asked again after some seconds. Raises RegistryError where there are none."""
-        if time.monotonic() - self._asked > _FRESH_SECONDS:
+        """{rate: version}, asked again after some seconds; while the registry does not answer, those of before.
+
+        Raises RegistryError where there are none.
+        """
+        with self._lock:
+            if time.monotonic() - self._asked > _FRESH_SECONDS:
+                self._ask()
+            if not self._champions:
+                where = f"registered model {self.name!r}"
+                raise RegistryError("has no champions", where=where, allowed="a promoted name")
+            return self._champions
+
+    def _ask(self) -> None:
+        try:
             self._champions = aliases.champions(registry.aliases(self._tracking, self.name))
-            self._asked = time.monotonic()
-            self._loaded = {one: self._loaded[one] for one in self._champions.values() if one in self._loaded}
-        if not self._champions:
-            raise RegistryError("has no champions", where=f"registered model {self.name!r}", allowed="a promoted name")
-        return self._champions
+        except RegistryError as error:
+            if not self._champions:
+                raise
+            _log.warning("%s; the champions of before answer", error)
+        self._asked = time.monotonic()
+        self._loaded = {one: self._loaded[one] for one in self._champions.values() if one in self._loaded}
 
     def shape(self) -> DataShape:
         """What the champion of the lowest rate reads."""
@@ -67,11 +84,12 @@ class Router:
 
     def model(self, version: str) -> ServedModel:
         """A version, fetched and checked when it is asked for first."""
-        if version not in self._loaded:
-            with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
-                folder = registry.download(self._tracking, f"models:/{self.name}/{version}", Path(temporary))
-                self._loaded[version] = answering(folder)
-        return self._loaded[version]
+        with self._lock:
+            if version not in self._loaded:
+                with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
+                    folder = registry.download(self._tracking, f"models:/{self.name}/{version}", Path(temporary))
+                    self._loaded[version] = answering(folder)
+            return self._loaded[version]
 
     def answer(self, batch: ModalityBatch, told: Rates | None = None) -> Answered:
         """`told` is (B,) missing rates; NaN, or None for all, for those that are to be estimated."""
@@ -83,7 +101,10 @@ class Router:
         return Answered(_joined(chosen, parts), rates, versions)
 
     def answer_rows(self, columns: Mapping[str, Sequence[Any]], told: Rates | None = None) -> Answered:
-        """The same of rows as `data.rows` describes them, each read as its champion was built. Raises DataError."""
+        """The same of rows as `data.rows` describes them, if the champion of the lowest rate reads them too.
+
+        Raises DataError.
+        """
         shape = self.shape()
         rates, versions = self._ways(from_rows(columns, shape, mask_visible=False), shape, told)
         chosen = _by_version(versions)
@@ -97,6 +118,9 @@ class Router:
         champions = self.champions()
         rates = missing_rates(batch, shape).double().numpy()
         if told is not None:
+            wrong = told[~np.isnan(told) & ~((told >= 0.0) & (told <= 1.0))]
+            if len(wrong):
+                raise DataError(f"{wrong[0]:g} is no missing rate", where="missing_rate", allowed="0 to 1, or null")
             rates = np.where(np.isnan(told), rates, told)
         near = {rate: champions[str(nearest(rate_key(float(rate)), champions))] for rate in np.unique(rates.round(2))}
         return rates, np.array([near[rate] for rate in rates.round(2)])
