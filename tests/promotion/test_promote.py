@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from mlflow.exceptions import MlflowException
 
 from gapwise.data.store import Dataset, Split, open_dataset, statistics
 from gapwise.errors import GateError, RegistryError, SpecError
@@ -43,6 +44,8 @@ from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
 
 RATES = ("0.0", "0.3")
 SPEC = GateSpec(mask_seeds=2, yearly_alpha=1.0, decisions_per_year=20)
+WRITES_BEFORE_THE_ENTRY = 11
+"""Of a first promotion: two models with their registered name, the report's run, the ledger's name."""
 Curve = dict[str, float]
 Errors = Mapping[str, tuple[float, float]]
 """Mean absolute error at both rates, by a model's name."""
@@ -414,6 +417,48 @@ def test_with_approval_nothing_moves_until_a_person_says_so(
     )
     with pytest.raises(GateError, match="no promotion waits for approval"):
         approve(tracking, here, name, "ada")
+
+
+class Dropping:
+    """MLflow's client, whose connection drops at one write."""
+
+    WRITES = ("create_", "log_", "set_", "update_", "delete_")
+
+    def __init__(self, client: Any, writes: int) -> None:
+        self._client, self.left = client, writes
+
+    def __getattr__(self, called: str) -> Any:
+        real = getattr(self._client, called)
+        if not called.startswith(self.WRITES):
+            return real
+
+        def write(*args: Any, **keywords: Any) -> Any:
+            self.left -= 1
+            if self.left == -1:
+                raise MlflowException("connection refused")
+            return real(*args, **keywords)
+
+        return write
+
+
+@pytest.mark.parametrize("writes", range(0, 24, 2))
+def test_a_connection_that_drops_at_any_write_leaves_nothing_half_promoted(
+    make_study: Callable[..., StudyResult], tracking: Tracking, here: Home, name: str, small: Path, writes: int
+) -> None:
+    dropping = Dropping(tracking.client, writes)
+    asked = Asked(name, [make_study("one")], open_dataset(small), SPEC)
+    judge = judging({FLOOR: (2.0, 2.0), **WINS, "1": (1.0, 1.0), "2": (1.5, 1.5)})
+    with pytest.raises(RegistryError):
+        promote(tracking._replace(client=dropping), here, asked, judge=judge)
+    decided_already = bool(standing(tracking, name).ledger.entries)
+    promote(tracking, here, asked, judge=judge)
+    now = standing(tracking, name)
+    assert (now.ledger.problems, now.drift(), len(now.ledger.entries)) == ([], [], 1)
+    arms = {one.version: one.facts["arm"] for one in registry.versions(tracking, name)}
+    assert {rate: arms[version] for rate, version in now.champions.items()} == dict.fromkeys(RATES, "prlf")
+    assert sorted(arms.values()) == ["late_fusion", "prlf"], "nothing is registered twice"
+    assert registry.aliases(tracking, f"{name}-router")["champion"]
+    assert decided_already == (writes >= WRITES_BEFORE_THE_ENTRY)
 
 
 def test_weights_that_were_changed_since_the_refit_are_never_registered(

@@ -20,6 +20,7 @@ from gapwise.data.rows import to_rows
 from gapwise.data.store import Dataset, open_dataset, statistics
 from gapwise.errors import DataError, GateError, RegistryError
 from gapwise.models.saved import save_model
+from gapwise.promotion.announce import done
 from gapwise.promotion.chain import Move
 from gapwise.promotion.copy import Place, copy
 from gapwise.promotion.history import history
@@ -73,8 +74,8 @@ def promoted(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Promoted:
 def command(promoted: Promoted, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Exit code, the object on stdout where there is one, and stderr."""
 
-    def run(*arguments: str) -> tuple[int, Any, str]:
-        monkeypatch.setenv("GAPWISE_HOME", str(promoted.home.root))
+    def run(*arguments: str, home: Home = promoted.home) -> tuple[int, Any, str]:
+        monkeypatch.setenv("GAPWISE_HOME", str(home.root))
         monkeypatch.setattr("sys.argv", ["gapwise", *arguments, "--json"])
         with pytest.raises(SystemExit) as ended:
             main()
@@ -231,6 +232,59 @@ def test_a_name_on_other_ground_takes_no_copies(promoted: Promoted, production: 
     registry.note(there, NAME, "1", "dataset", "another")
     with pytest.raises(RegistryError, match="has champions of another dataset than version 1 of 'small'"):
         copy(Place(promoted.tracking, NAME), Place(there, NAME), home, "0.0")
+
+
+def test_the_commands_of_a_person_who_takes_back_agrees_and_checks(
+    promoted: Promoted, command: Command, production: tuple[Home, Tracking]
+) -> None:
+    home, there = production
+    uri = promoted.tracking.uri
+
+    def registry_command(*words: str) -> tuple[int, Any, str]:
+        return command("registry", *words, home=home)
+
+    code, copied, _ = registry_command("copy", NAME, "--source", uri, "--as", "live")
+    assert (code, copied["decision"], len(copied["moves"])) == (0, "copy", 2)
+    code, back, _ = registry_command("rollback", "live", "--rate", "0.6", "--to", "1", "--reason", "slow")
+    assert (code, back["moves"]) == (0, [{"rate": "0.6", "from": "2", "to": "1"}])
+    asked = {"asked": {"0.6": "2"}, "champions": {"0.0": "1", "0.6": "1"}, "baseline": "1"}
+    done(there, home, settled(there, "live"), Deed("ask", [], {"challenger-mr60": "2"}, asked))
+    code, agreed, _ = registry_command("approve", "live", "--as", "ada")
+    assert (code, agreed["moves"]) == (0, [{"rate": "0.6", "from": "1", "to": "2"}])
+    code, told, _ = registry_command("history", "live", "--verify", "--expect", copied["digest"])
+    assert (code, told["verified"], [one["decision"] for one in told["entries"]]) == (
+        0,
+        True,
+        ["copy", "copy", "rollback", "approve"],
+    )
+    assert registry_command("history", "live", "--expect", "0" * 63 + "1")[0] == 1
+    there.client.delete_model_version("live-ledger", "4")
+    code, told, _ = registry_command("history", "live", "--verify")
+    assert code == 1 and any("entry 4 is missing" in problem for problem in told["problems"])
+    code, _, err = registry_command("rollback", "live", "--rate", "all")
+    assert code == 2 and "the ledger does not hold: entry 4 is missing" in err
+    assert registry_command("show", "live")[1]["champions"]["0.6"]["version"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("rollback", NAME, "--rate", "0.3"), "no champion of rate 0.3 (allowed: 0.0, 0.6)"),
+        (("rollback", NAME, "--rate", "often"), "not a missing rate: 'often' (allowed: all, or a number from 0 to 1)"),
+        (("rollback", NAME, "--rate", "0.0", "--to", "9"), "no version 9 (allowed: 2, 1)"),
+        (("rollback", NAME, "--rate", "all"), "there is nothing to go back to"),
+        (("approve", NAME), "no promotion waits for approval"),
+        (("history", "nobody"), "no registered model 'nobody' (allowed: small)"),
+        (("copy", NAME, "--source", "sqlite:////none.db", "--as", "small-ledger"), "the name of a ledger or a router"),
+    ],
+)
+def test_what_cannot_be_done_with_a_name_is_one_line(
+    promoted: Promoted, command: Command, words: tuple[str, ...], said: str
+) -> None:
+    before = promoted.tracking.client.get_registered_model(NAME).aliases
+    code, _, err = command("registry", *words)
+    assert code == 2 and said in err and err.count("\n") == 1, err
+    assert promoted.tracking.client.get_registered_model(NAME).aliases == before
 
 
 def test_a_registry_that_is_not_there_is_not_made(command: Command, tmp_path: Path) -> None:
