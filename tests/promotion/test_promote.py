@@ -44,7 +44,7 @@ from gapwise.tuning.result import Best, RefitModel, Spread, StudyResult
 
 RATES = ("0.0", "0.3")
 SPEC = GateSpec(mask_seeds=2, yearly_alpha=1.0, decisions_per_year=20)
-WRITES_BEFORE_THE_ENTRY = 11
+WRITES_BEFORE_THE_ENTRY = 13
 """Of a first promotion: two models with their registered name, the report's run, the ledger's name."""
 Curve = dict[str, float]
 Errors = Mapping[str, tuple[float, float]]
