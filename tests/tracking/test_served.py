@@ -9,6 +9,7 @@ import json
 import os
 import pickle
 import shutil
+import zipfile
 import subprocess
 import sys
 from pathlib import Path
@@ -177,7 +178,9 @@ def test_nothing_pickled_is_stored_with_a_registered_model(registered: Registere
     version = registered.tracking.client.get_model_version_by_alias("small", "champion-mr30")
     stored = Path(version.source.removeprefix("file://"))
     endings = {file.suffix for file in stored.rglob("*") if file.is_file()}
-    assert endings <= {"", ".py", ".json", ".yaml", ".yml", ".txt", ".safetensors"}
+    assert endings <= {"", ".py", ".json", ".yaml", ".yml", ".txt", ".safetensors", ".zip"}
+    for archive in stored.rglob("*.zip"):
+        assert {Path(name).suffix for name in zipfile.ZipFile(archive).namelist()} == {".py"}
 
 
 def test_a_model_is_not_judged_on_data_of_another_kind(registered: Registered, tmp_path: Path) -> None:

@@ -118,9 +118,7 @@ def test_a_sampler_whose_package_is_missing_says_how_to_get_it(monkeypatch: pyte
         raise ImportError("no cmaes")
 
     monkeypatch.setattr(searchers, "CmaEsSampler", missing)
-    with pytest.raises(
-        SpecError, match=r"sampler.name: cmaes: needs the package cmaes: pip install 'gapwise\[cmaes\]'"
-    ):
+    with pytest.raises(SpecError, match=r"sampler.name: cmaes: needs the package cmaes: pip install cmaes"):
         build_sampler(SamplerSpec(name="cmaes"), Question(0, "prlf", 0), SPACE)
 
 

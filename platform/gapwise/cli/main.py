@@ -83,7 +83,7 @@ def _run() -> int:
 def _lacks(error: Exception) -> str:
     """What a command needs that an installation for answering alone does not have; empty for any other error."""
     if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN:
-        return f"this command needs {error.name}: pip install 'gapwise[train]'"
+        return f"this command needs {error.name}, which gapwise's extra `train` brings"
     return ""
 
 

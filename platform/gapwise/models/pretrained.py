@@ -1,7 +1,7 @@
 """Pretrained encoders of Hugging Face: finding them, describing them, loading them. Nothing else here imports it.
 
 Only safetensors are read, no remote code is run, and once the files are on disk no network is needed. `transformers` is
-an extra (`pip install gapwise[text]`) and imported when first wanted. Every probability of dropping in a loaded encoder
+an extra (`text`) and imported when first wanted. Every probability of dropping in a loaded encoder
 is set to 0: noise comes from the training loop, which can repeat it.
 """
 
@@ -166,7 +166,7 @@ def _transformers() -> Any:
     try:
         transformers: Any = import_module("transformers")
     except ImportError as error:
-        raise SpecError("text encoders need transformers: pip install 'gapwise[text]'", where="model.text") from error
+        raise SpecError("text encoders need transformers: pip install transformers", where="model.text") from error
     transformers.utils.logging.disable_progress_bar()
     transformers.utils.logging.set_verbosity_error()
     return transformers

@@ -14,15 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlflow
-import pandas as pd
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
 
-import gapwise
 from gapwise.errors import RegistryError, SpecError
 from gapwise.models.saved import load_model_folder
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.tracking.client import Tracking, every_page, first_line, tell_mlflow
+from gapwise.tracking.packing import Packing, pack
 from gapwise.tracking.served import ARTIFACT, input_example, signature, write_golden
 
 TAG = "gapwise."
@@ -32,7 +30,6 @@ READS = "reads"
 """The fact that two versions share if they read the same modalities in the same way: a digest of their shape."""
 _BESIDE = "registered_model_meta"
 """MLflow writes it beside what it fetches."""
-_ENTRY = Path(__file__).with_name("served_entry.py")
 
 
 class Version(NamedTuple):
@@ -42,16 +39,6 @@ class Version(NamedTuple):
     version: str
     run_id: str
     facts: dict[str, Any]
-
-
-class Packing(NamedTuple):
-    """What a version is made of: the code that answers, what it reads, and how it is asked."""
-
-    entry: Path
-    """A file of ours that MLflow runs (models from code)."""
-    artifacts: dict[str, Path]
-    signature: ModelSignature
-    example: pd.DataFrame
 
 
 def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts: dict[str, Any]) -> Version:
@@ -66,7 +53,8 @@ def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts:
         write_golden(model)
         reads = hashlib.sha256(described.shape.model_dump_json().encode()).hexdigest()
         facts = facts | {READS: reads}
-        packing = Packing(_ENTRY, {ARTIFACT: model}, signature(described.shape), input_example(described.shape))
+        shape = described.shape
+        packing = Packing({ARTIFACT: model}, signature(shape), input_example(shape), shape)
         return store(tracking, name, packing, place=f"models/{folder.parent.name}", run_id=run_id, facts=facts)
 
 
@@ -81,14 +69,7 @@ def store(
         ensure(tracking, name)
         with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
             packed = Path(temporary) / "packed"
-            mlflow.pyfunc.save_model(
-                packed,
-                python_model=str(packing.entry),
-                artifacts={one: str(path) for one, path in packing.artifacts.items()},
-                signature=packing.signature,
-                input_example=packing.example,
-                pip_requirements=[f"gapwise=={gapwise.__version__}"],
-            )
+            pack(packing, packed)
             return _keep(tracking, name, packed, place, run_id, facts | {"files": digests(packed)})
     except (MlflowException, OSError) as error:  # artifacts do not all go through MLflow's own client
         raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error

@@ -18,11 +18,11 @@ from gapwise.data.shape import DataShape
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.locate import locate
+from gapwise.tracking.packing import Packing
 from gapwise.tracking.router import Router
 from gapwise.tracking.served import columns_of, input_example, signature
 
 ARTIFACT, ALIAS = "router", "champion"
-_ENTRY = Path(__file__).with_name("router_entry.py")
 TOLD = "missing_rate"
 """A column that says the missing rate of a row; null for one that is to be estimated."""
 
@@ -74,7 +74,7 @@ def ensure_router(tracking: Tracking, name: str) -> None:
         file.write_text(json.dumps({"name": name}))
         example = input_example(shape)
         example[TOLD] = [np.nan, 0.5]
-        packing = registry.Packing(_ENTRY, {ARTIFACT: file}, router_signature(shape), example)
+        packing = Packing({ARTIFACT: file}, router_signature(shape), example, shape)
         made = registry.store(
             tracking,
             router,

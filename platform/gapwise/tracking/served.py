@@ -1,7 +1,7 @@
 """The pyfunc that MLflow serves: a model folder that answers table rows. It needs torch and gapwise, not Ray.
 
 `served_entry.py` beside this file is what MLflow stores with a model (models from code): it holds no logic, so that a
-registered model's behaviour is this module at the version its tags name.
+registered model's behaviour is this module as it is installed, or as it was when the model was registered (`packing`).
 """
 
 import json

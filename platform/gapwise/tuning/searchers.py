@@ -112,7 +112,7 @@ def _cmaes(spec: SamplerSpec, question: Question) -> BaseSampler:
             warn_independent_sampling=False,
         )
     except ImportError as error:
-        raise SpecError("needs the package cmaes: pip install 'gapwise[cmaes]'", where="sampler.name: cmaes") from error
+        raise SpecError("needs the package cmaes: pip install cmaes", where="sampler.name: cmaes") from error
 
 
 class _Parzen(TPESampler):

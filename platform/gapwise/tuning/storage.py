@@ -70,7 +70,7 @@ def open_storage(where: Path | str) -> BaseStorage:
             engine_kwargs={"pool_pre_ping": True},
         )
     except ImportError as error:
-        raise StudyError("needs a driver: pip install 'gapwise[postgres]'", where=where) from error
+        raise StudyError("needs a driver: pip install 'psycopg[binary]'", where=where) from error
     except SQLAlchemyError as error:
         reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
         raise StudyError(f"the database does not answer: {reason}", where=where) from error
