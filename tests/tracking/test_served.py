@@ -9,9 +9,9 @@ import json
 import os
 import pickle
 import shutil
-import zipfile
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
