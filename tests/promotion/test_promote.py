@@ -8,7 +8,9 @@ import hashlib
 import json
 import re
 import shutil
+import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +461,33 @@ def test_a_connection_that_drops_at_any_write_leaves_nothing_half_promoted(
     assert sorted(arms.values()) == ["late_fusion", "prlf"], "nothing is registered twice"
     assert registry.aliases(tracking, f"{name}-router")["champion"]
     assert decided_already == (writes >= WRITES_BEFORE_THE_ENTRY)
+
+
+def test_of_promotions_at_once_one_wins_and_the_others_see_why(
+    make_study: Callable[..., StudyResult], tracking: Tracking, here: Home, small: Path, name: str
+) -> None:
+    results = [make_study(study) for study in ("one", "two", "three")]
+    weighing, plain = threading.Barrier(len(results)), judging({FLOOR: (2.0, 2.0), **WINS})
+
+    def judge(*models: Any, **how: Any) -> Answers:
+        weighing.wait(60)  # all of them have read the same ledger, and none has written to it
+        return plain(*models, **how)
+
+    def act(result: StudyResult) -> str:
+        try:
+            found = promote(connect(here), here, Asked(name, [result], open_dataset(small), SPEC), judge=judge)
+        except GateError as error:
+            return str(error)
+        return f"entry {found.entry.sequence if found.entry else None}"
+
+    with ThreadPoolExecutor(len(results)) as pool:
+        said = sorted(pool.map(act, results))
+    assert said[0] == "entry 1"
+    assert all("decided first (promote, entry 1); nothing was changed" in one for one in said[1:]), said
+    now = settled(tracking, name)
+    assert [entry.sequence for entry in now.ledger.entries] == [1] and not now.ledger.problems
+    winner = str(now.ledger.entries[0].facts["studies"][0])
+    assert registry.version_of(tracking, name, now.champions["0.0"]).facts["study"] == winner
 
 
 def test_weights_that_were_changed_since_the_refit_are_never_registered(

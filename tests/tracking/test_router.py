@@ -1,7 +1,6 @@
 """The router in a fresh process: `mlflow.pyfunc.load_model` of `models:/NAME-router@champion`, rows in, answers out.
 
-Faked: nothing but the size. Two versions of a model that was trained for one epoch serve two rates; the second one's
-readout is shifted, so that it shows who answered.
+Faked: nothing but the size. Two versions of one model that was trained for one epoch serve two rates.
 """
 
 import json
@@ -11,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 
 from gapwise.data.batch import hide
@@ -24,6 +25,8 @@ from gapwise.errors import CheckpointError, RegistryError
 from gapwise.models.saved import ModelFolder, save_model
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
+from gapwise.testing.datasets import in_classes, small_splits, write
+from gapwise.testing.runs import tiny_spec, trained_on
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.router import Router
@@ -172,6 +175,27 @@ def test_the_tensor_path_answers_as_the_rows_do(routed: Routed) -> None:
     assert tensors.predictions == pytest.approx(rowwise.predictions, abs=1e-5)
     lone = router.answer(whole, np.full(20, 0.9))
     assert tensors.predictions[::3] == pytest.approx(lone.predictions[::3], abs=1e-6)
+
+
+def test_classes_are_routed_like_scores(tmp_path: Path) -> None:
+    sizes = {"train": 96, "valid": 40, "test": 20}
+    dataset = write(in_classes(small_splits(sizes)), tmp_path / "signs", task="classification")
+    job, trained = trained_on(dataset, tiny_spec("prlf"))
+    folder = tmp_path / "refit" / "model"
+    save_model(folder, trained_model(job, trained, trained.kept.metrics))
+    home = Home(tmp_path / "home")
+    tracking = connect(home)
+    run = start_run(tracking, experiment_id(tracking, home, "signs"), "one", tags={})
+    made = registry.register(tracking, "signs", folder, run_id=run, facts={})
+    registry.set_alias(tracking, "signs", "champion-mr30", made.version)
+    ensure_router(tracking, "signs")
+    batch = dataset.valid.batch(np.arange(12))
+    lists = {name: [cell.tolist() for cell in column] for name, column in to_rows(batch).items()}
+    found = mlflow.pyfunc.load_model("models:/signs-router@champion").predict(pd.DataFrame(lists))
+    expected = answering(folder).answer(batch)
+    assert found["prediction"].tolist() == expected.tolist() and set(expected.tolist()) <= {0, 1, 2}
+    assert Router(tracking, "signs").answer(batch).predictions.tolist() == expected.tolist()
+    assert set(found["version"]) == {made.version}
 
 
 def test_a_model_that_answers_otherwise_than_when_it_was_registered_is_refused(routed: Routed, tmp_path: Path) -> None:
