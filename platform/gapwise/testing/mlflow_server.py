@@ -11,6 +11,10 @@ from pathlib import Path
 PLATFORM = Path(__file__).parents[2]
 
 
+_QUIETLY = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+"""Without it a server starts seven more processes, for evaluation jobs that nobody here asks for."""
+
+
 class Server:
     """`mlflow server` on SQLite, always on the same port, with all its processes in one group."""
 
@@ -29,7 +33,7 @@ class Server:
         command += ["--backend-store-uri", self.store, "--artifacts-destination", str(self.artifacts), "--workers", "1"]
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._folder, env=environment(), stdout=log, stderr=log, start_new_session=True
+                command, cwd=self._folder, env=environment(**_QUIETLY), stdout=log, stderr=log, start_new_session=True
             )
 
     def signal(self, number: signal.Signals) -> None:
