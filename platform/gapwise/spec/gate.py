@@ -30,6 +30,7 @@ class GateSpec(Spec):
     """Each has an equal part of `yearly_alpha`. Where a year's decisions of a name on one test split have spent that,
     the next one is refused."""
     mask_seeds: Annotated[int, Field(ge=2)] = 20
+    """Draws of what is missing, the same for every model; resampled like the groups."""
     limits: ConstraintsSpec = ConstraintsSpec()
     """Size and latency, as in a search space, measured on the processor of the machine that decides. What is above them
     is held, however well it answers."""

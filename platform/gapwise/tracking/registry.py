@@ -269,14 +269,18 @@ def _fetch(tracking: Tracking, version: Version, into: Path) -> Path:
 
 
 def _behind(tracking: Tracking, uri: str) -> Version:
+    """Raises RegistryError naming the URI that a person typed."""
     name, by_alias, alias = uri.removeprefix("models:/").partition("@")
-    if not by_alias:
-        name, _, number = name.partition("/")
-    else:
-        named = aliases(tracking, name)
-        if alias not in named:
-            raise RegistryError(
-                f"no alias {alias!r}", where=f"registered model {name!r}", allowed=sorted(named) or "none"
-            )
-        number = named[alias]
-    return version_of(tracking, name, number)
+    try:
+        if not by_alias:
+            name, _, number = name.partition("/")
+        else:
+            named = aliases(tracking, name)
+            if alias not in named:
+                raise RegistryError(
+                    f"no alias {alias!r}", where=f"registered model {name!r}", allowed=sorted(named) or "none"
+                )
+            number = named[alias]
+        return version_of(tracking, name, number)
+    except RegistryError as error:
+        raise RegistryError(str(error), where=uri) from error
