@@ -56,6 +56,7 @@ def _connect(address: str | None, cpus: int | None) -> None:
             ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level=logging.ERROR)
         else:
             ray.init(
+                address="local",  # else Ray joins whatever `ray start` began here once, or waits for it for ever
                 num_cpus=cpus,
                 include_dashboard=False,
                 namespace=NAMESPACE,
