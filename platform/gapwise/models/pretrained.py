@@ -1,8 +1,8 @@
 """Pretrained encoders of Hugging Face: finding them, describing them, loading them. Nothing else here imports it.
 
 Only safetensors are read, no remote code is run, and once the files are on disk no network is needed. `transformers` is
-an extra (`text`) and imported when first wanted. Every probability of dropping in a loaded encoder
-is set to 0: noise comes from the training loop, which can repeat it.
+an extra (`text`) and imported when first wanted. Every probability of dropping in a loaded encoder is set to 0: noise
+comes from the training loop, which can repeat it.
 """
 
 import hashlib

@@ -9,8 +9,6 @@ import urllib.request
 from pathlib import Path
 
 PLATFORM = Path(__file__).parents[2]
-
-
 _QUIETLY = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """Without it a server starts seven more processes, for evaluation jobs that nobody here asks for."""
 

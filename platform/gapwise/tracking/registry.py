@@ -272,15 +272,16 @@ def _behind(tracking: Tracking, uri: str) -> Version:
     """Raises RegistryError naming the URI that a person typed."""
     name, by_alias, alias = uri.removeprefix("models:/").partition("@")
     try:
-        if not by_alias:
-            name, _, number = name.partition("/")
-        else:
-            named = aliases(tracking, name)
-            if alias not in named:
-                raise RegistryError(
-                    f"no alias {alias!r}", where=f"registered model {name!r}", allowed=sorted(named) or "none"
-                )
-            number = named[alias]
+        if by_alias:
+            return version_of(tracking, name, _named(tracking, name, alias))
+        name, _, number = name.partition("/")
         return version_of(tracking, name, number)
     except RegistryError as error:
         raise RegistryError(str(error), where=uri) from error
+
+
+def _named(tracking: Tracking, name: str, alias: str) -> str:
+    named = aliases(tracking, name)
+    if alias not in named:
+        raise RegistryError(f"no alias {alias!r}", where=f"registered model {name!r}", allowed=sorted(named) or "none")
+    return named[alias]
