@@ -28,7 +28,7 @@ from gapwise.promotion.reproduce import refuse_other_data, reproduce
 from gapwise.promotion.standing import Deed, record, settled, standing
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking import registry
+from gapwise.tracking import registering, registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.locate import locate
 from gapwise.tracking.router import Router
@@ -63,7 +63,7 @@ def promoted(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Promoted:
         folder = tmp_path_factory.mktemp("refit") / f"{seed}" / "model"
         save_model(folder, trained_model(job, found, found.kept.metrics))
         facts = {**GROUND, "metric": "mae", "trial": f"late_fusion-{seed}", "study": "one"}
-        made = registry.register(tracking, NAME, folder, run_id=run, facts=facts)
+        made = registering.register(tracking, NAME, folder, run_id=run, facts=facts)
         names[f"champion-mr{round(100 * float(rate)):02d}"] = made.version
     moves = [Move(rate="0.0", before=None, after="1"), Move(rate="0.6", before=None, after="2")]
     record(tracking, settled(tracking, NAME), Deed("promote", moves, names, {"gate": "g"}))

@@ -25,7 +25,7 @@ from gapwise.promotion.ground import ground_of, refuse_other_ground
 from gapwise.promotion.report import Decision, gate_report, plot, reasons_of
 from gapwise.promotion.standing import Deed, Standing, record, settled
 from gapwise.spec.home import Home
-from gapwise.tracking import aliases, registry
+from gapwise.tracking import aliases, registering, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.ledger import keep_report, kept_report
 
@@ -231,7 +231,7 @@ def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
         "shipped_seed": model.shipped_seed,
         "over_seeds": {metric: {rate: figure.model_dump() for rate, figure in model.over_seeds[metric].items()}},
     }
-    return registry.register(tracking, name, folder_of(here, one), run_id=result.parent_run_id, facts=facts).version
+    return registering.register(tracking, name, folder_of(here, one), run_id=result.parent_run_id, facts=facts).version
 
 
 def _deed(desk: _Desk, decisions: list[Decision], report: Mapping[str, Any], baseline: str) -> Deed:
