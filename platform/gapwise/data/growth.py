@@ -58,7 +58,7 @@ class AppendOptions:
     strict: bool = False
     """Refuse non-finite values instead of repairing them."""
     shares: tuple[int, int, int] | None = None
-    """Weights of train, valid and test for unknown groups; None: as before, at first the dataset's numbers of groups."""
+    """Weights of train, valid and test for unknown groups; None: as before, and at first the numbers of groups."""
     rows_per_part: int = 4096
     """Rows of one Arrow file; no part of the identity."""
 

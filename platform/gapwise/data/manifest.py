@@ -221,8 +221,8 @@ def _refuse_untrue_history(manifest: Manifest, path: str) -> None:
         raise DataError(told, where=path, allowed="1 without, 2 with")
     for name, split in manifest.splits.items():
         brought = [sum(part.samples for part in split.parts if part.step == step) for step in _steps(manifest)]
-        told = [step.added.get(name) for step in manifest.growth]
-        if brought != told or any(part.step > len(told) for part in split.parts):
+        recorded = [step.added.get(name) for step in manifest.growth]
+        if brought != recorded or any(part.step > len(recorded) for part in split.parts):
             raise DataError(f"growth disagrees with the parts of splits.{name}", where=path)
 
 
