@@ -10,7 +10,21 @@ from typing import Any
 import typer
 
 from gapwise import __version__
-from gapwise.cli import ablate, data, evaluate, gc, plan, predict, promote, registry, reproduce, study, train, tune
+from gapwise.cli import (
+    ablate,
+    data,
+    evaluate,
+    gc,
+    plan,
+    predict,
+    promote,
+    registry,
+    reproduce,
+    retrain,
+    study,
+    train,
+    tune,
+)
 from gapwise.cli.output import answer_alone
 from gapwise.errors import GapwiseError, no_room, raised
 
@@ -24,6 +38,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(registry.app, name="registry")
 app.add_typer(study.app, name="study")
+app.add_typer(retrain.app, name="retrain")
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
@@ -51,7 +66,7 @@ def gapwise(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Typer carries its own copy of click, whose errors are not those of the package `click`."""
 _INTERRUPTED = 130
-_TRAIN = ("ray", "optuna", "threadpoolctl")
+_TRAIN = ("ray", "optuna", "threadpoolctl", "cronsim")
 """Packages of the extra `train`."""
 
 

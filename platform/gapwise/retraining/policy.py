@@ -29,7 +29,7 @@ class Missed(NamedTuple):
 
     first: datetime
     last: datetime
-    count: int
+    ticks: int
 
 
 class Due(NamedTuple):

@@ -211,8 +211,8 @@ def _ended(desk: Desk, state: State, found: Due, result: Result, action: str) ->
 
 
 def _note_missed(desk: Desk, state: State, missed: Missed) -> State:
-    reason = f"{missed.count} ticks that nobody looked at; the latest is caught up with"
-    facts = {"count": missed.count}
+    reason = f"{missed.ticks} ticks that nobody looked at; the latest is caught up with"
+    facts = {"count": missed.ticks}
     entry = _entry(desk, state, kind="missed", tick=missed.first, last=missed.last, reason=reason, facts=facts)
     return _write(desk, state, entry)
 

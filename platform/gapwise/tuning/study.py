@@ -28,7 +28,7 @@ from gapwise.tuning.observer import Observer, Watcher, observing
 from gapwise.tuning.opening import settled_space
 from gapwise.tuning.pausing import Pause
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
-from gapwise.tuning.result import StudyResult, save_result
+from gapwise.tuning.result import RefitModel, StudyResult, save_result
 from gapwise.tuning.second_phase import SecondPhase, run_second_phase
 from gapwise.tuning.selection import Standing, first_of, median_epoch, standings
 from gapwise.tuning.storage import JOURNAL
@@ -99,13 +99,8 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
             again = _second_phase(plan, stages, book, observer, searched)
         metric = plan.space.train.objective.metric
         table = standings(again.repeats, metric, plan.space.second_phase.seeds, again.dropped, again.chances)
-        winners = _winners(table, again.repeats)
-        seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
-        batch = refit_batch(plan.place)
-        runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
-        stages.stage("refit", len(pending(batch, runs)))
-        run_all(batch, runs, plan.concurrency, stages.done)
-    evidence = Evidence(searched, again, table, [refit_model(plan.place, winner, seeds) for winner in winners])
+        models = refitted(plan, _winners(table, again.repeats), stages)
+    evidence = Evidence(searched, again, table, models)
     seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": clock.seconds}
     result = summarise(plan.name, plan.place, evidence, parent_run_id=parent_run_id, **seconds)
     save_result(plan.folder, result)
@@ -125,6 +120,16 @@ def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> N
     left = ray.get(book.unfinished.remote())
     if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
         raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
+
+
+def refitted(plan: StudyPlan, winners: list[Winner], stages: Stages) -> list[RefitModel]:
+    """Every winner trained once more with each of the refit's seeds; what an earlier session finished is kept."""
+    seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
+    batch = refit_batch(plan.place)
+    runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
+    stages.stage("refit", len(pending(batch, runs)))
+    run_all(batch, runs, plan.concurrency, stages.done)
+    return [refit_model(plan.place, winner, seeds) for winner in winners]
 
 
 def _less(limit: float | None, used: float) -> float | None:
