@@ -1,7 +1,7 @@
 """`gapwise retrain tick` end to end: a dataset that grows by a part is trained on again, judged, and promoted or held.
 
-Nothing is faked but the clock's meaning of "due": schedules fire every minute. CMU-MOSI where `../shared/data` is there,
-otherwise a synthetic set. The models are small and trained briefly; how good they are does not matter here.
+Nothing is faked; the schedules fire every minute. CMU-MOSI where `../shared/data` is there, otherwise a synthetic set.
+The models are small and trained briefly; how good they are does not matter here.
 """
 
 import json
@@ -26,7 +26,7 @@ trials: 2
 baseline_share: 0.5
 common: {model.width: 16, model.heads: 2, model.depth: 1, model.summary_tokens: 2}
 train:
-  epochs: 2
+  epochs: 5
   patience: 0
   batch_size: 64
   protocol: {name: frames, rates: [0.0, 0.5]}
@@ -36,7 +36,8 @@ arms:
 second_phase: {top_k: 1, seeds: 1, cap: 1, mask_seeds: 2}
 pruner: {name: none}
 """
-GATE = "{mask_seeds: 3, yearly_alpha: 0.2, decisions_per_year: 4}"
+GATE = "{mask_seeds: 3, confidence: 0.6, non_inferiority: 1.0, yearly_alpha: 1.0, decisions_per_year: 2}"
+"""Easily passed: these tests are of who decides when, and the gate has its own."""
 
 
 class Place:
@@ -107,7 +108,7 @@ def two_parts(content, root):
 def place(tmp_path_factory):
     root = tmp_path_factory.mktemp("schedule")
     place = Place(root)
-    print(f"data: {'CMU-MOSI' if MOSI.exists() else 'synthetic, in the layout of MMSA'}")
+    sys.stdout.write(f"data: {'CMU-MOSI' if MOSI.exists() else 'synthetic, in the layout of MMSA'}\n")
     content = pickle.loads(MOSI.read_bytes()) if MOSI.exists() else synthetic()
     first, place.later = two_parts(content, root)
     place.run("data", "import", first, "--format", "mmsa", "--out", "data", "--name", "mosi")
@@ -119,8 +120,7 @@ def test_a_schedule_trains_skips_grows_refits_and_keeps_its_record(place):
     place.schedule(mode="{kind: study, space: space.yaml}", triggers="{code: false}")
     begun = place.tick("--force")
     assert (begun["action"], begun["attempt"]) == ("study", 1)
-    assert begun["outcome"] in ("promoted", "held")
-    assert begun["entry"] == 1
+    assert (begun["outcome"], begun["entry"]) == ("promoted", 1)
     history = json.loads(place.run("registry", "history", "m", "--json").stdout)
     assert history["verified"]
 
@@ -143,21 +143,22 @@ def test_a_schedule_trains_skips_grows_refits_and_keeps_its_record(place):
     assert done.returncode == 0, done.stderr
     skipped = json.loads(done.stdout)
     assert (skipped["action"], skipped["reason"]) == ("skip", "data and code are unchanged")
-    print(f"a tick with nothing to do took {skipped['seconds']} s beside starting Python")
+    sys.stdout.write(f"a tick with nothing to do took {skipped['seconds']} s beside starting Python\n")
 
     # A part arrives: the data's fingerprint says so, and the tick trains on a copy of just that.
-    if begun["outcome"] == "promoted":
-        place.schedule(mode="{kind: refit, seeds: 2, mask_seeds: 2}", triggers="{code: false}")
+    place.schedule(mode="{kind: refit, seeds: 2, mask_seeds: 2}", triggers="{code: false}")
     grown = json.loads(place.run("data", "append", place.later, "--to", "data", "--format", "mmsa", "--json").stdout)
     again = place.tick()
     while again["action"] == "wait":  # the minute of the skipped one is not over
         again = place.tick()
-    assert again["action"] == ("refit" if begun["outcome"] == "promoted" else "study")
+    assert (again["action"], again["entry"]) == ("refit", 2)
     assert again["outcome"] in ("promoted", "held")
-    assert again["entry"] == 2
     told = json.loads(place.run("retrain", "history", "schedule.yaml", "--json").stdout)
     assert told["healthy"]
     assert told["entries"][-1]["facts"]["data"] == grown["fingerprint"]
+    decided = json.loads(place.run("registry", "history", "m", "--json").stdout)
+    assert decided["verified"]
+    assert {one["sequence"] for one in decided["entries"]} == {1, 2}
     study = json.loads(place.run("study", "show", again["study"], "--json").stdout)
     assert study["state"] == "finished"
     assert study["data_fingerprint"] == grown["fingerprint"]

@@ -1,4 +1,4 @@
-"""A team's own command: it gets JSON on standard input, and whatever it does changes nothing here; failures are said."""
+"""A team's own command: it gets JSON on standard input; what it does changes nothing here, and failures are said."""
 
 import json
 import logging

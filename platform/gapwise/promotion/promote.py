@@ -33,7 +33,7 @@ REPORT, PLOT = "gate.json", "gate.svg"
 _YEAR = timedelta(days=365)
 Judge = Callable[..., Answers]
 Fence = Callable[[], object]
-"""Asked right before the ledger is written, by whoever decides for a schedule; it raises where somebody else does now."""
+"""Asked right before the ledger is written, for a schedule's tick; it raises where somebody else decides now."""
 
 
 class Decided(NamedTuple):

@@ -21,8 +21,8 @@ from gapwise.tracking.client import Tracking, every_page, first_line, tell_mlflo
 
 TAG = "gapwise."
 LEDGER, ROUTER, SCHEDULE = "-ledger", "-router", "-schedule"
-"""End the names of the registered models that hold another one's ledger, stand before its champions, and hold the record
-of its schedule."""
+"""End the names of registered models that hold another one's ledger, stand before its champions, hold the record of its
+schedule."""
 _RESERVED = (LEDGER, ROUTER, SCHEDULE)
 READS = "reads"
 """The fact that two versions share if they read the same modalities in the same way: a digest of their shape."""
