@@ -7,6 +7,7 @@ ends inside the append (`os._exit`), so that no clean-up of ours runs; a failure
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from gapwise.data.manifest import SPLIT_NAMES, Manifest, SourceRecord, parse_man
 from gapwise.data.parts import write_part
 from gapwise.data.placement import hashed, homes, placed, settled_shares
 from gapwise.data.store import open_dataset
+from gapwise.data.synth import read_task
+from gapwise.data.truth import truth_if_any
 from gapwise.data.writer import WriteOptions, write_dataset
 from gapwise.errors import DataError
 
@@ -219,6 +222,19 @@ def test_check_shows_the_parent_and_the_growth(folder, tmp_path):
     assert found["parent"] == parent["fingerprint"] and found["splits"]["train"] == 7
     assert [(step["source"]["file"], step["added"]["train"]) for step in found["growth"]] == [("may.npz", 1)]
     json.dumps(found)
+
+
+def test_synthetic_data_that_grew_by_other_samples_have_neither_a_task_nor_truth(small, tmp_path):
+    folder = shutil.copytree(small, tmp_path / "d")
+    before = open_dataset(folder)
+    assert read_task(before) is not None and truth_if_any(before.train) is not None
+    dims = {name: one.dim for name, one in before.manifest.modalities.items()}
+
+    append(part(tmp_path, ["n0"], ["ann"], dims=dims), folder, "npz", ALL_TO_TRAIN)
+
+    after = open_dataset(folder, verify=True)
+    assert read_task(after) is None and truth_if_any(after.train) is None
+    assert truth_if_any(after.valid) is not None, "its samples are those that were drawn"
 
 
 def test_looks_at_the_test_split_before_it_grew_still_count(folder, tmp_path):
