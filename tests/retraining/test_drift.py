@@ -129,6 +129,16 @@ def test_fewer_than_two_groups_on_a_side_show_nothing(groups):
         assert (found.p_value, found.effect, found.feature) == (1.0, 0.0, "")
 
 
+def test_two_groups_against_two_cannot_be_rarer_than_their_arrangements():
+    """Six ways to deal out four groups, and the mirror image of the observed one is as far apart: p is a third."""
+    random = np.random.default_rng(8)
+    reference, new = side(random, range(2), prefix="old"), side(random, range(2), prefix="new")
+
+    found = input_drift(reference, replace(new, values=new.values + 50), seed=0)
+
+    assert found.p_value == pytest.approx(1 / 3, abs=0.06)  # 5 standard errors of 1999 permutations
+
+
 def test_constant_features_show_nothing_and_one_that_leaves_its_constant_is_found():
     def flat(prefix, value):
         return Measured(

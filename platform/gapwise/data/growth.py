@@ -207,8 +207,8 @@ def _grown(
             parts += cut
             digests += fresh
             groups |= set(piece.groups)
-        print_ = split_fingerprint(there.parts[name][0].arrays, digests)
-        splits[name] = SplitRecord(samples=len(digests), groups=len(groups), parts=tuple(parts), fingerprint=print_)
+        content = split_fingerprint(there.parts[name][0].arrays, digests)
+        splits[name] = SplitRecord(samples=len(digests), groups=len(groups), parts=tuple(parts), fingerprint=content)
     return _replaced(manifest, splits, pieces, record), new
 
 

@@ -37,6 +37,7 @@ from gapwise.errors import DataError
 LOCK_FILE = ".snapshot.lock"
 _SCHEMES = ("a local path", "file://", "s3://", "gs://", "abfs://", "hdfs://")
 _BYTES_AT_ONCE = 1 << 22
+_LONGEST = 300
 _SECRET_KEY = re.compile("key|secret|token|pass|sig|cred", re.IGNORECASE)
 _FINGERPRINT = re.compile("[0-9a-f]{64}")
 
@@ -132,14 +133,14 @@ def drop(store: Path, unwanted: Iterable[Snapshot]) -> None:
 def located(uri: str) -> Place:
     """The place that a path or a URI names; nothing is read yet. Raises DataError for an unknown scheme."""
     if "://" not in uri:
-        return Place(filesystem=pafs.LocalFileSystem(), folder=str(Path(uri).absolute()), shown=uri)
+        return Place(filesystem=pafs.LocalFileSystem(), folder=str(Path(uri).absolute()), shown=str(Path(uri)))
     shown, secrets = _without_secrets(uri)
     try:
         filesystem, folder = pafs.FileSystem.from_uri(uri)
     except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         if "Unrecognized filesystem type" in str(error):
             raise DataError(f"unknown scheme {uri.split('://')[0]!r}", where=shown, allowed=_SCHEMES) from None
-        raise DataError(f"cannot be used: {_said(error, secrets)}", where=shown, allowed=_SCHEMES) from None
+        raise DataError(f"cannot be used: {_said(error, secrets)}", where=shown) from None
     return Place(filesystem=filesystem, folder=folder, shown=shown, secrets=secrets)
 
 
@@ -156,10 +157,11 @@ def _without_secrets(uri: str) -> tuple[str, tuple[str, ...]]:
 
 
 def _said(error: Exception, secrets: tuple[str, ...]) -> str:
+    """What a library says, without secrets and no longer than a line: some list every place where they looked."""
     text = str(error)
     for secret in secrets:
-        text = text.replace(secret, "***")
-    return text
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 @contextmanager
