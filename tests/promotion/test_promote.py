@@ -347,11 +347,13 @@ def test_decisions_on_a_test_split_count_for_what_grew_out_of_it(
         "parent": old.fingerprint,
         "parent_test": old.splits["test"].fingerprint,
         "source": {"file": "more.npz", "digest": "0" * 64},
-        "added": {"train": 0, "valid": 0, "test": 1},
+        "added": {"train": 0, "valid": 0, "test": old.splits["test"].samples},
         "repaired": {},
         "shares": {"train": 1, "valid": 1, "test": 1},
     }
-    splits = {**old.splits, "test": old.splits["test"].model_copy(update={"fingerprint": "1" * 64})}
+    parts = tuple(part.model_copy(update={"step": 1}) for part in old.splits["test"].parts)
+    other = old.splits["test"].model_copy(update={"fingerprint": "1" * 64, "parts": parts})
+    splits = {**old.splits, "test": other}
     manifest = Manifest.model_validate({**old.model_dump(), "format_version": 2, "growth": [step]})
     write_manifest(manifest.model_copy(update={"splits": splits, "fingerprint": "2" * 64}), grown)
     once = SPEC.model_copy(update={"decisions_per_year": 1, "yearly_alpha": 0.05})

@@ -275,7 +275,10 @@ def test_the_commands_of_a_person_who_takes_back_agrees_and_checks(
         (("rollback", NAME, "--rate", "all"), "there is nothing to go back to"),
         (("approve", NAME), "no promotion waits for approval"),
         (("history", "nobody"), "no registered model 'nobody' (allowed: small)"),
-        (("copy", NAME, "--source", "sqlite:////none.db", "--as", "small-ledger"), "the name of a ledger or a router"),
+        (
+            ("copy", NAME, "--source", "sqlite:////none.db", "--as", "small-ledger"),
+            "the name of a ledger, a router or a schedule",
+        ),
     ],
 )
 def test_what_cannot_be_done_with_a_name_is_one_line(
