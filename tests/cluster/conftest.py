@@ -1,7 +1,7 @@
 """What the tests of `cluster/` share: its files, what Kustomize makes of them, and modules that lie beside the tests.
 
-Nothing is faked: `kubectl kustomize` renders offline. Where kubectl is missing, tests that need it are skipped and say so;
-CI has it.
+Nothing is faked: `kubectl kustomize` renders offline. Where kubectl is missing, tests that need it are skipped and say
+so; CI has it.
 """
 
 import importlib.util

@@ -1,7 +1,7 @@
 """What the objects of `cluster/` have to be together, as functions from objects to complaints. Nothing is faked.
 
-`schemas.py` looks at one object; here stand names that must meet (secrets, claims, labels, ports), what must never be reachable,
-and what must agree with the rest of the repository. A rule that finds nothing answers with an empty list.
+`schemas.py` looks at one object; here stand names that must meet (claims, accounts, labels, ports) and what must never
+be reachable. A rule that finds nothing answers with an empty list.
 """
 
 import re
@@ -85,7 +85,9 @@ def every_selector_finds_a_pod(objects: Objects) -> list[str]:
     """A policy or a service for nobody protects or serves nobody, silently."""
     labels = [pod.labels for pod in pods(objects)]
     return [
-        f"{where}: {selector}" for where, selector in selectors(objects) if not any(selects(selector, x) for x in labels)
+        f"{where}: {selector}"
+        for where, selector in selectors(objects)
+        if not any(selects(selector, x) for x in labels)
     ]
 
 
@@ -105,7 +107,7 @@ def images_have_tags_that_do_not_move(objects: Objects) -> list[str]:
 
 
 def ray_runs_one_image(objects: Objects) -> list[str]:
-    """Head, workers, ticks and submitted jobs: another version of Ray or Python at one end is refused by the other."""
+    """Head, workers, ticks, submitted jobs: another version of Ray at one end is refused by the other."""
     images = {one["image"] for pod in pods(objects) for one in pod.containers if pod.labels[COMPONENT] != "postgres"}
     return sorted(images) if len(images) > 1 else []
 
@@ -156,7 +158,9 @@ def the_jobs_api_is_for_jobs(objects: Objects) -> list[str]:
             open_ports = [port["port"] for port in rule.get("ports", [])]
             if open_ports and JOBS_API not in open_ports:
                 continue
-            found += [f"{policy['metadata']['name']}: {peer}" for peer in rule["from"] if not _may_submit(peer, objects)]
+            found += [
+                f"{policy['metadata']['name']}: {peer}" for peer in rule["from"] if not _may_submit(peer, objects)
+            ]
     return found
 
 
@@ -211,7 +215,7 @@ def _ports(selector: dict[str, Any], objects: Objects) -> dict[str, int]:
 
 
 def asked_for(objects: Objects) -> set[tuple[str, str, str]]:
-    """(kind, name, key) of what pods refer to; the key is empty where the whole is meant. Optional ones are left out."""
+    """(kind, name, key) of what pods refer to, without a key where the whole is meant. Optional ones are left out."""
     found = set()
     for pod in pods(objects):
         found |= {("ServiceAccount", pod.spec["serviceAccountName"], "")} if "serviceAccountName" in pod.spec else set()
@@ -239,7 +243,9 @@ def _of_container(container: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
 def what_is_referred_to_exists(objects: Objects) -> list[str]:
     """Secrets are made by hand: tests compare them with the commands of the README."""
     made = {(one["kind"], one["metadata"]["name"], "") for one in objects}
-    return [f"{kind} {name}" for kind, name, key in asked_for(objects) if kind != "Secret" and (kind, name, key) not in made]
+    return [
+        f"{kind} {name}" for kind, name, key in asked_for(objects) if kind != "Secret" and (kind, name, key) not in made
+    ]
 
 
 def jobs_select_a_cluster_that_exists(objects: Objects) -> list[str]:
@@ -255,10 +261,12 @@ def ticks_call_the_head_of_a_cluster_that_exists(objects: Objects) -> list[str]:
     for one in of_kind(objects, "CronJob"):
         (container,) = next(templates(one))["spec"]["containers"]
         variables = {each["name"]: each for each in container["env"]}
-        address = re.fullmatch(rf"http://([a-z0-9-]+)-head-svc:{JOBS_API}", variables["RAY_ADDRESS"].get("value", ""))
+        address = re.fullmatch(
+            rf"http://([a-z0-9-]+)-head-svc:{JOBS_API}", variables["RAY_API_SERVER_ADDRESS"].get("value", "")
+        )
         token = variables["RAY_AUTH_TOKEN"]["valueFrom"]["secretKeyRef"]
         if address is None or address[1] not in clusters:
-            found.append(f"RAY_ADDRESS {variables['RAY_ADDRESS']}")
+            found.append(f"address {variables['RAY_API_SERVER_ADDRESS']}")
         if variables["RAY_AUTH_MODE"].get("value") != "token" or (token["name"], token["key"]) not in {
             (name, "auth_token") for name in clusters
         }:

@@ -1,8 +1,8 @@
-"""Strict models of every Kubernetes object that `cluster/` emits: only the fields we use, no others, in exactly their types.
+"""Strict models of every Kubernetes object that `cluster/` emits: the fields we use, no others, in their types.
 
-Not the API's own schemas (they need a cluster, and let a misspelt field pass). Ours refuse more than Kubernetes would: a field
-that appears here for the first time has to be thought about. Models say what one object may be; `rules.py` what they are
-together. Nothing is faked.
+Not the API's own schemas (they need a cluster, and let a misspelt field pass). Ours refuse more than Kubernetes: a
+field that appears for the first time has to be thought about. Models say what one object may be, `rules.py` what
+they are together. Nothing is faked.
 """
 
 from typing import Annotated, Any, Literal
@@ -520,6 +520,7 @@ class RayJobSpec(Strict):
     cluster_selector: Annotated[dict[Literal["ray.io/cluster"], Name], Field(min_length=1)]
     submission_mode: Literal["K8sJobMode"]
     entrypoint: str
+    runtime_env_yaml: Annotated[str, Field(alias="runtimeEnvYAML")]
     backoff_limit: Literal[0]
     """KubeRay refuses any other beside a clusterSelector."""
     submitter_config: SubmitterConfig

@@ -1,8 +1,8 @@
 """The Dockerfile, read instruction by instruction, and the wheel that it bakes in, built as it builds it.
 
-No image is built: that needs a registry to pull from. What can be wrong without one is looked at: sources that are not there or
-that the ignore file keeps out, root, moving tags, secrets, the stranger's package of our name. The wheel is real, built offline
-from a copy of the tree with this environment's setuptools.
+No image is built: that needs a registry to pull from. What can be wrong without one is looked at: sources that are not
+there or that the ignore file keeps out, root, moving tags, secrets, the stranger's package of our name. The wheel is
+real, built offline from a copy of the tree with this environment's setuptools.
 """
 
 import re
@@ -34,14 +34,18 @@ def instructions(text: str) -> list[Instruction]:
 
 
 def ignored(name: str) -> bool:
-    """Whether the build would not see this path; the last matching line decides, and a folder stands for its contents."""
+    """Whether the build would not see this path; the last matching line decides, a folder stands for its contents."""
     answer = False
     lines = (ROOT / "cluster" / "Dockerfile.dockerignore").read_text(encoding="utf-8").splitlines()
     for line in lines:
         if not line or line.startswith("#"):
             continue
         pattern = line.removeprefix("!")
-        if fnmatch(name, pattern) or fnmatch(name, f"{pattern}/*") or fnmatch(name, pattern.replace("**/", "*/") + "/*"):
+        if (
+            fnmatch(name, pattern)
+            or fnmatch(name, f"{pattern}/*")
+            or fnmatch(name, pattern.replace("**/", "*/") + "/*")
+        ):
             answer = not line.startswith("!")
     return answer
 
@@ -124,7 +128,9 @@ def test_a_spoiled_dockerfile_would_be_seen(old, new):
     assert complaints(text.replace(old, new)) != []
 
 
-@pytest.mark.parametrize("name", [".gapwise/mlflow.db", ".git/config", ".env", "demo/data", "tests/conftest.py", "cluster/vm/aws.yaml"])
+@pytest.mark.parametrize(
+    "name", [".gapwise/mlflow.db", ".git/config", ".env", "demo/data", "tests/conftest.py", "cluster/vm/aws.yaml"]
+)
 def test_the_build_does_not_see(name):
     assert ignored(name)
 
@@ -154,7 +160,15 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
         shutil.copy(ROOT / name, source)
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info")
     shutil.copytree(ROOT / "platform", source / "platform", ignore=unwanted)
-    options = ["--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--no-cache-dir", "--wheel-dir", str(wheels)]
+    options = [
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+        "--no-cache-dir",
+        "--wheel-dir",
+        str(wheels),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", *options, "."], cwd=source, capture_output=True, text=True, check=False
     )

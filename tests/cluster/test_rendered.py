@@ -1,7 +1,7 @@
-"""What `kubectl kustomize cluster/example` emits, held against strict models, rules, the README's secrets and our command line.
+"""What `kubectl kustomize cluster/example` emits, held against models, rules, the README's secrets, our commands.
 
-Nothing is faked, and nothing here runs on Kubernetes: that the API server and KubeRay accept these objects is not shown. Each
-model and each rule is shown to refuse something: a value is spoiled, and the complaint has to come.
+Nothing is faked, and nothing here runs on Kubernetes: that a cluster and KubeRay accept these objects is not shown.
+Each model and each rule is shown to refuse something: a value is spoiled, and the complaint has to come.
 """
 
 import re
@@ -19,8 +19,8 @@ from gapwise.cli.main import app
 ROOT = Path(__file__).parents[2]
 Objects = list[dict[str, Any]]
 
-# Built at the same time as this folder. Until they are there their arguments cannot be parsed; from then on they are, because
-# only commands that do not exist are looked up here.
+# Built at the same time as this folder. Until they are there their arguments cannot be parsed; from then on they are,
+# because only commands that do not exist are looked up here.
 WAITING = {"submit", "retrain"}
 
 
@@ -89,16 +89,18 @@ SPOILED: dict[str, Callable[[Objects], Any]] = {
     ),
     "a volume that nobody mounts": lambda o: tick(o)["volumeMounts"].clear(),
     "a variable with a value and a reference": lambda o: container(head(o))["env"][1].update(value="x"),
-    "two ways of probing": lambda o: one(o, "StatefulSet")["spec"]["template"]["spec"]["containers"][0]["livenessProbe"].update(
-        httpGet={"path": "/health", "port": "http"}
-    ),
+    "two ways of probing": lambda o: one(o, "StatefulSet")["spec"]["template"]["spec"]["containers"][0][
+        "livenessProbe"
+    ].update(httpGet={"path": "/health", "port": "http"}),
     "a budget for every pod": lambda o: one(o, "PodDisruptionBudget")["spec"].update(selector={}),
     "retries beside a clusterSelector": lambda o: one(o, "RayJob")["spec"].update(backoffLimit=2),
     "a study without a cluster": lambda o: one(o, "RayJob")["spec"].update(clusterSelector={}),
     "a name with a capital": lambda o: one(o, "RayJob")["metadata"].update(name="Study"),
     "no namespace": lambda o: one(o, "RayJob")["metadata"].pop("namespace"),
     "a storage class left out": lambda o: one(o, "PersistentVolumeClaim")["spec"].pop("storageClassName"),
-    "settings that are no strings": lambda o: one(o, "ConfigMap", "gapwise-env")["data"].update(RAY_USAGE_STATS_ENABLED=0),
+    "settings that are no strings": lambda o: one(o, "ConfigMap", "gapwise-env")["data"].update(
+        RAY_USAGE_STATS_ENABLED=0
+    ),
     "an old API": lambda o: one(o, "RayJob").update(apiVersion="ray.io/v1alpha1"),
     "a kind that nobody thought about": lambda o: one(o, "RayJob").update(kind="RayCronJob"),
     "a monitor without an interval": lambda o: one(o, "PodMonitor")["spec"]["podMetricsEndpoints"][0].pop("interval"),
@@ -146,13 +148,21 @@ BROKEN: list[tuple[str, str, Callable[[Objects], Any]]] = [
         "a deployment of somebody else's pods",
         lambda o: one(o, "Deployment")["spec"]["template"]["metadata"]["labels"].clear(),
     ),
-    ("images_have_tags_that_do_not_move", "latest", lambda o: tick(o).update(image="registry.example.org/gapwise:latest")),
+    (
+        "images_have_tags_that_do_not_move",
+        "latest",
+        lambda o: tick(o).update(image="registry.example.org/gapwise:latest"),
+    ),
     (
         "images_have_tags_that_do_not_move",
         "a registry's port is no tag",
         lambda o: tick(o).update(image="registry.example.org:5000/gapwise"),
     ),
-    ("ray_runs_one_image", "ticks of another version", lambda o: tick(o).update(image="registry.example.org/gapwise:0.0.9")),
+    (
+        "ray_runs_one_image",
+        "ticks of another version",
+        lambda o: tick(o).update(image="registry.example.org/gapwise:0.0.9"),
+    ),
     (
         "gpus_are_requested_as_limited",
         "a GPU by limit alone",
@@ -164,14 +174,30 @@ BROKEN: list[tuple[str, str, Callable[[Objects], Any]]] = [
         lambda o: gpu_group(o)["template"]["spec"].pop("tolerations"),
     ),
     ("somebody_has_a_gpu", "no GPU at all", lambda o: one(o, "RayCluster")["spec"]["workerGroupSpecs"].pop()),
-    ("nothing_is_exposed", "a load balancer", lambda o: one(o, "Service", "mlflow")["spec"].update(type="LoadBalancer")),
+    (
+        "nothing_is_exposed",
+        "a load balancer",
+        lambda o: one(o, "Service", "mlflow")["spec"].update(type="LoadBalancer"),
+    ),
     ("nothing_is_exposed", "an ingress", lambda o: o.append({"kind": "Ingress", "metadata": {"name": "dashboard"}})),
     ("nothing_is_exposed", "KubeRay's ingress", lambda o: head(o).update(enableIngress=True)),
     ("nothing_is_exposed", "the host's network", lambda o: head(o)["template"]["spec"].update(hostNetwork=True)),
     ("everything_is_denied_first", "no default", lambda o: o.remove(one(o, "NetworkPolicy", "default-deny"))),
-    ("the_jobs_api_is_for_jobs", "MLflow at the dashboard", lambda o: add_policy(o, "open", "ray-head", 8265, MLFLOW_POD)),
-    ("the_jobs_api_is_for_jobs", "strangers at the dashboard", lambda o: add_policy(o, "open", "ray-head", 8265, ELSEWHERE)),
-    ("postgres_is_for_mlflow_and_studies", "ticks at the database", lambda o: add_policy(o, "open", "postgres", 5432, JOB_POD)),
+    (
+        "the_jobs_api_is_for_jobs",
+        "MLflow at the dashboard",
+        lambda o: add_policy(o, "open", "ray-head", 8265, MLFLOW_POD),
+    ),
+    (
+        "the_jobs_api_is_for_jobs",
+        "strangers at the dashboard",
+        lambda o: add_policy(o, "open", "ray-head", 8265, ELSEWHERE),
+    ),
+    (
+        "postgres_is_for_mlflow_and_studies",
+        "ticks at the database",
+        lambda o: add_policy(o, "open", "postgres", 5432, JOB_POD),
+    ),
     ("postgres_is_for_mlflow_and_studies", "no guard", lambda o: o.remove(one(o, "NetworkPolicy", "postgres"))),
     (
         "open_ports_are_listened_on",
@@ -188,9 +214,17 @@ BROKEN: list[tuple[str, str, Callable[[Objects], Any]]] = [
         "a monitor's port by a wrong name",
         lambda o: one(o, "PodMonitor")["spec"]["podMetricsEndpoints"][0].update(port="metric"),
     ),
-    ("what_is_referred_to_exists", "an account that is not made", lambda o: o.remove(one(o, "ServiceAccount", "mlflow"))),
+    (
+        "what_is_referred_to_exists",
+        "an account that is not made",
+        lambda o: o.remove(one(o, "ServiceAccount", "mlflow")),
+    ),
     ("what_is_referred_to_exists", "a claim that is not made", lambda o: o.remove(one(o, "PersistentVolumeClaim"))),
-    ("what_is_referred_to_exists", "settings that are not made", lambda o: o.remove(one(o, "ConfigMap", "gapwise-env"))),
+    (
+        "what_is_referred_to_exists",
+        "settings that are not made",
+        lambda o: o.remove(one(o, "ConfigMap", "gapwise-env")),
+    ),
     (
         "jobs_select_a_cluster_that_exists",
         "another cluster",
@@ -221,7 +255,11 @@ BROKEN: list[tuple[str, str, Callable[[Objects], Any]]] = [
         "Ray's statistics",
         lambda o: one(o, "ConfigMap", "gapwise-env")["data"].pop("RAY_USAGE_STATS_ENABLED"),
     ),
-    ("stateful_mounts_have_volumes", "no claim", lambda o: one(o, "StatefulSet")["spec"].update(volumeClaimTemplates=[])),
+    (
+        "stateful_mounts_have_volumes",
+        "no claim",
+        lambda o: one(o, "StatefulSet")["spec"].update(volumeClaimTemplates=[]),
+    ),
 ]
 
 
@@ -312,7 +350,8 @@ def test_the_study_s_command_is_one_of_ours_and_its_search_space_is_in_the_image
 
 
 @pytest.mark.parametrize(
-    "words", ["gapwise tun a.yaml", "gapwise tune", "gapwise tune a.yaml --trails 3", "gapwise registry forget a", "ray up"]
+    "words",
+    ["gapwise tun a.yaml", "gapwise tune", "gapwise tune a.yaml --trails 3", "gapwise registry forget a", "ray up"],
 )
 def test_a_command_that_does_not_exist_would_be_seen(words):
     assert refused(words.split()) != ""
@@ -330,7 +369,9 @@ def test_every_value_is_documented_and_used(cluster):
     lines = (cluster / "example" / "values.env").read_text(encoding="utf-8").splitlines()
     keys = {line.split("=")[0] for line in lines if line and not line.startswith("#")}
     blocks = "\n".join(lines).split("\n\n")
-    used = set(re.findall(r"data\.([A-Z_]+)", (cluster / "components/values/kustomization.yaml").read_text(encoding="utf-8")))
+    used = set(
+        re.findall(r"data\.([A-Z_]+)", (cluster / "components/values/kustomization.yaml").read_text(encoding="utf-8"))
+    )
 
     assert keys == used
     assert [block for block in blocks if not block.startswith("#")] == []

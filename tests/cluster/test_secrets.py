@@ -15,7 +15,8 @@ LOOKS_LIKE_ONE = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
     "a token of GitHub, Slack or Hugging Face": r"\b(ghp_|xox[bp]-|hf_)[A-Za-z0-9-]{16,}",
     "a secret as an object": r"(?m)^kind:\s*Secret\b",
-    "a value of something secret": r"(?im)^\s*-?\s*[\w.-]*(password|passwd|secret_key|auth_token|api_key)[\w.-]*\s*[:=]\s*['\"]?[A-Za-z0-9+/]{6,}",
+    "a value of something secret": r"(?im)^\s*-?\s*[\w.-]*(password|passwd|secret_key|auth_token|api_key)[\w.-]*"
+    r"\s*[:=]\s*['\"]?[A-Za-z0-9+/]{6,}",
     "a variable with something secret": r"(?im)name:\s*\w*(PASSWORD|TOKEN|SECRET\w*|KEY)\s*\n\s*value:\s*\S",
 }
 

@@ -1,7 +1,7 @@
-"""The launcher files for VMs, held against Ray's own schema and validator, and our rules: token, no open dashboard, no secret.
+"""The launcher files for VMs, held against Ray's own schema and validator and our rules: token, no open dashboard.
 
-Nothing is faked and no cloud is asked: whether the images, machine types and addresses exist is the team's business. Each check
-is shown to refuse a spoiled file.
+Nothing is faked and no cloud is asked: whether images, machine types and addresses exist is the team's business. Each
+check is shown to refuse a spoiled file.
 """
 
 import copy
