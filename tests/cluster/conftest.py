@@ -4,6 +4,7 @@ Nothing is faked: `kubectl kustomize` renders offline. Where kubectl is missing,
 so; CI has it.
 """
 
+import copy
 import importlib.util
 import shutil
 import subprocess
@@ -41,12 +42,11 @@ def render(folder: Path) -> list[dict[str, Any]]:
 
 def with_study(folder: Path) -> Path:
     """A copy of `cluster/` whose example has the component that starts a study."""
-    copy = folder / "cluster"
-    shutil.copytree(CLUSTER, copy)
-    overlay = copy / "example" / "kustomization.yaml"
+    copied = shutil.copytree(CLUSTER, folder / "cluster")
+    overlay = copied / "example" / "kustomization.yaml"
     listed = overlay.read_text(encoding="utf-8").replace("# - ../components/study", "- ../components/study")
     overlay.write_text(listed, encoding="utf-8")
-    return copy / "example"
+    return copied / "example"
 
 
 @pytest.fixture(scope="session")
@@ -70,11 +70,11 @@ def cluster() -> Path:
 
 
 @pytest.fixture(scope="session")
-def _rendered(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return yaml.safe_dump_all(render(with_study(tmp_path_factory.mktemp("overlay"))))
+def _rendered(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    return render(with_study(tmp_path_factory.mktemp("overlay")))
 
 
 @pytest.fixture
-def objects(_rendered: str) -> list[dict[str, Any]]:
+def objects(_rendered: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The example with a study, a copy for each test: tests spoil it."""
-    return list(yaml.safe_load_all(_rendered))
+    return copy.deepcopy(_rendered)

@@ -311,7 +311,8 @@ def test_the_ray_version_is_that_of_the_constraints_which_the_image_installs(obj
 def resolved(container: dict[str, Any]) -> list[str]:
     """The command as the kubelet runs it."""
     values = {each["name"]: each.get("value", "") for each in container["env"]}
-    return [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], word) for word in container["command"]]
+    words = [*container["command"], *container.get("args", [])]
+    return [re.sub(r"\$\((\w+)\)", lambda found: values[found[1]], word) for word in words]
 
 
 def refused(words: list[str]) -> str:
@@ -388,3 +389,41 @@ def test_what_a_team_sets_arrives(objects):
     }
     assert gpu_group(objects)["template"]["spec"]["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
     assert {each["metadata"]["namespace"] for each in objects} == {"gapwise"}
+
+
+def mlflow_refuses(words: list[str]) -> str:
+    """Why MLflow's own command line would not take these words; empty where it does."""
+    from mlflow.cli import cli
+
+    command: Any = cli
+    rest = words[1:]
+    while rest and hasattr(command, "commands"):
+        if rest[0] not in command.commands:
+            return f"no command {rest[0]}"
+        command, rest = command.commands[rest[0]], rest[1:]
+    try:
+        command.make_context(command.name, rest)
+    except Exception as error:  # noqa: BLE001 - click's, of several kinds
+        return str(error) or type(error).__name__
+    return ""
+
+
+def mlflow_commands(objects: Objects) -> list[list[str]]:
+    pod = one(objects, "Deployment")["spec"]["template"]["spec"]
+    words = [resolved(each) for each in (*pod["initContainers"], *pod["containers"])]
+    return [each for each in words if each[0] == "mlflow"]
+
+
+def test_mlflow_takes_its_commands(objects):
+    migrate, server = mlflow_commands(objects)
+
+    assert migrate == ["mlflow", "db", "upgrade", "postgresql+psycopg://mlflow@postgres:5432/mlflow"]
+    assert "--artifacts-destination=s3://example-bucket/gapwise" in server
+    assert [mlflow_refuses(words) for words in (migrate, server)] == ["", ""]
+
+
+def test_an_option_that_mlflow_does_not_have_would_be_seen(objects):
+    _, server = mlflow_commands(objects)
+
+    assert mlflow_refuses([*server, "--allow-hosts=mlflow"]) != ""
+    assert mlflow_refuses(["mlflow", "serve"]) != ""
