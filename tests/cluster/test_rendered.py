@@ -1,11 +1,14 @@
 """What `kubectl kustomize cluster/example` emits, held against models, rules, the README's secrets, our commands.
 
-Nothing is faked, and nothing here runs on Kubernetes: that a cluster and KubeRay accept these objects is not shown.
-Each model and each rule is shown to refuse something: a value is spoiled, and the complaint has to come.
+Faked is `gapwise` where a tick's shell line is run for its exit code. Nothing here runs on
+Kubernetes: that a cluster and KubeRay accept these objects is not shown. Each model and each rule is shown to refuse
+something: a value is spoiled, and the complaint has to come.
 """
 
+import os
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -335,10 +338,25 @@ def refused(words: list[str]) -> str:
 
 
 def test_the_tick_s_command_is_one_of_ours(objects):
-    words = resolved(tick(objects))
+    shell, option, line = resolved(tick(objects))
+    (schedule,) = (each["value"] for each in tick(objects)["env"] if each["name"] == "SCHEDULE")
 
+    words = shlex.split(line.split(" || ")[0].replace("$SCHEDULE", schedule))
+
+    assert (shell, option) == ("sh", "-c")
     assert words == ["gapwise", "submit", "--", "retrain", "tick", "/gapwise/schedules/weekly.yaml"]
     assert refused(words) == ""
+
+
+@pytest.mark.parametrize(("code", "seen"), [(0, 0), (3, 0), (1, 1), (2, 1)])
+def test_a_tick_that_trained_and_was_held_is_not_tried_again(code, seen, objects, tmp_path):
+    (tmp_path / "gapwise").write_text(f"#!/bin/sh\nexit {code}\n", encoding="utf-8")
+    (tmp_path / "gapwise").chmod(0o755)
+    path = f"{tmp_path}:{os.environ['PATH']}"
+
+    done = subprocess.run(resolved(tick(objects)), env={"PATH": path, "SCHEDULE": "a b.yaml"}, check=False)
+
+    assert done.returncode == seen
 
 
 def test_the_study_s_command_is_one_of_ours_and_its_search_space_is_in_the_image(objects):
