@@ -193,7 +193,7 @@ def constants_table(constants: Measured) -> str:
         [
             "a sample forward, one core",
             f"{forward:.2f} ms",
-            "measured for late_fusion (`evaluation.json`), by steps to PRLF",
+            "late_fusion measured (`evaluation.json`); **assumed**: by steps",
         ],
         [
             "an epoch, one core",
@@ -216,7 +216,7 @@ def constants_table(constants: Measured) -> str:
         [
             "a `log_batch` through a server",
             f"{1000 * MLFLOW_BATCH:.0f} ms",
-            "measured, without users; one thread a study",
+            "measured on 2 cores; one thread a study",
         ],
         [
             "a trial's checkpoint",
