@@ -9,17 +9,21 @@ switch, which team.env and the environment of submitted jobs have. Nothing else 
 import os
 import sys
 
-from ray._private import services
-from ray.scripts.scripts import main
-
 LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
-def loopback(address: str | None = None) -> str:
+def loopback(_address: str | None = None) -> str:
     return "127.0.0.1"
 
 
-if __name__ == "__main__":
+def main() -> int:
+    from ray._private import services
+    from ray.scripts.scripts import main as ray
+
     services.get_node_ip_address = loopback
     os.environ.update(LOOPBACK_ONLY)  # after Ray was imported: for the processes that this node starts
+    return int(ray() or 0)
+
+
+if __name__ == "__main__":
     sys.exit(main())

@@ -20,7 +20,14 @@ from typing import Any, NamedTuple
 from ray_node import LOOPBACK_ONLY
 
 from gapwise.errors import SpecError
-from gapwise.testing.mlflow_server import BASIC_AUTH, QUIETLY, environment, server_command
+from gapwise.testing.mlflow_server import (
+    BASIC_AUTH,
+    QUIETLY,
+    auth_variables,
+    environment,
+    server_command,
+    write_auth_settings,
+)
 from gapwise.testing.postgres import Postgres, account
 
 DATABASES = ("mlflow", "mlflow_auth", "studies")
@@ -43,15 +50,16 @@ class Place(NamedTuple):
         return Postgres(self.folder / "postgres", self.ports["postgres"], self.folder / "secrets" / "pgpass")
 
     @property
+    def auth_settings(self) -> Path:
+        return self.folder / "secrets" / "basic_auth.ini"
+
+    @property
     def mlflow(self) -> str:
         return f"http://127.0.0.1:{self.ports['mlflow']}"
 
     @property
     def dashboard(self) -> str:
         return f"http://127.0.0.1:{self.ports['dashboard']}"
-
-    def store(self, database: str) -> str:
-        return self.postgres.url(database).replace("postgresql:", "postgresql+psycopg:")
 
 
 class Server(NamedTuple):
@@ -121,15 +129,14 @@ def _postgres(place: Place) -> Server:
 def _mlflow(place: Place) -> Server:
     variables = environment(
         **QUIETLY,
+        **auth_variables(place.auth_settings, admin=place.secrets["admin"], key=place.secrets["flask"]),
         PGPASSFILE=str(place.postgres.passfile),
-        MLFLOW_AUTH_CONFIG_PATH=str(place.folder / "secrets" / "basic_auth.ini"),
-        MLFLOW_AUTH_ADMIN_PASSWORD=place.secrets["admin"],
-        MLFLOW_FLASK_SERVER_SECRET_KEY=place.secrets["flask"],
     )
-    store = place.store("mlflow")
+    store = place.postgres.alchemy("mlflow")
 
-    def migrate() -> None:
-        """Once, by one process: the server's own would race."""
+    def prepare() -> None:
+        """Migrated once, by one process: several would race."""
+        write_auth_settings(place.auth_settings, place.postgres.alchemy("mlflow_auth"))
         command = [sys.executable, "-m", "mlflow", "db", "upgrade", store]
         done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
         if done.returncode != 0:
@@ -142,7 +149,7 @@ def _mlflow(place: Place) -> Server:
         command,
         variables,
         lambda: _answer(f"{place.mlflow}/health", {}) is not None,
-        before=migrate,
+        before=prepare,
         after=lambda: _make_user(place),
     )
 

@@ -24,7 +24,6 @@ from processes import Process, alive, start, stop, wait_for
 from servers import PORTS, Place, Server, addresses, servers, variables
 
 from gapwise.errors import GapwiseError, SpecError
-from gapwise.testing.mlflow_server import basic_auth
 from gapwise.testing.postgres import binaries, free_port, write_secret
 
 _FORMAT_VERSION = 1
@@ -72,7 +71,6 @@ class Team:
                 write_secret(self._secret(name), secrets.token_hex(24))
         if not (self.folder / "postgres").exists():
             self.place.postgres.initialise()
-        basic_auth(self.folder / "secrets" / "basic_auth.ini", self.place.store("mlflow_auth"), "")
         self.save()
 
     @property

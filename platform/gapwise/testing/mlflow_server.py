@@ -1,7 +1,6 @@
 """A real `mlflow server` on loopback, for tests of what happens through one, or when one goes away."""
 
 import os
-import secrets
 import signal
 import subprocess
 import sys
@@ -19,30 +18,36 @@ QUIETLY = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 BASIC_AUTH = ("--app-name", "basic-auth")
 
 
-def server_command(port: int, store: str, artifacts: Path, options: Sequence[str] = (), *, workers: int = 1) -> list[str]:
+def server_command(
+    port: int, store: str, artifacts: Path, options: Sequence[str] = (), *, workers: int = 1
+) -> list[str]:
     """`store` is a database's URL, without a password: command lines are for everybody to read."""
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--workers", str(workers)]
     return [*command, "--backend-store-uri", store, "--artifacts-destination", str(artifacts), *options]
 
 
-def basic_auth(settings: Path, store: str, admin_password: str) -> dict[str, str]:
-    """Write the settings of BASIC_AUTH, its users in the database `store`; what the server's environment needs then.
+def write_auth_settings(settings: Path, store: str) -> None:
+    """What BASIC_AUTH reads: its users are in the database `store`.
 
-    Any user may write to anything, and what somebody made only they (and `admin`) may delete. Passwords are checked
+    Any user may write to anything, and what somebody made only they and `admin` may delete. Passwords are checked
     once a minute: the check itself takes longer than most requests.
     """
     lines = ["[mlflow]", "default_permission = EDIT", f"database_uri = {store}", "admin_username = admin"]
     write_secret(settings, "\n".join([*lines, "auth_cache_ttl_seconds = 60", ""]))
+
+
+def auth_variables(settings: Path, *, admin: str, key: str) -> dict[str, str]:
+    """For the server's environment: the settings, the first administrator's password, and the key of its cookies."""
     return {
         "MLFLOW_AUTH_CONFIG_PATH": str(settings),
-        "MLFLOW_AUTH_ADMIN_PASSWORD": admin_password,
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": secrets.token_hex(32),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": admin,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": key,
     }
 
 
 class Server:
-    """`mlflow server`, always on the same port, with all its processes in one group; on SQLite unless told otherwise."""
+    """`mlflow server` on SQLite or `store`, always on the same port, with all its processes in one group."""
 
     def __init__(self, folder: Path, *options: str, store: str | None = None, **variables: str) -> None:
         self._folder, self._options, self._variables = folder, options, variables

@@ -64,6 +64,10 @@ class Postgres(NamedTuple):
         """Without a password: libpq looks it up where PGPASSFILE says."""
         return f"postgresql://{USER}@127.0.0.1:{self.port}/{database}"
 
+    def alchemy(self, database: str) -> str:
+        """The same as SQLAlchemy names it, with the driver that we have."""
+        return self.url(database).replace("postgresql:", "postgresql+psycopg:")
+
     def initialise(self) -> None:
         """Data folder and password. Raises SpecError where the account cannot come to the folder."""
         password = secrets.token_hex(24)
