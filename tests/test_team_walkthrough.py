@@ -1,7 +1,7 @@
 """The README's section "As a team", run as it is written: each block that is marked `run-team`, in order, in one shell.
 
-Faked: the set-up. The folder it runs in is fresh and has links to this checkout's files and to the environment that runs
-the tests, in place of a clone and `make setup`. Servers, cluster, studies and promotion are real, and small.
+Faked: the set-up. The folder it runs in is fresh and has links to this checkout's files and to the environment that
+runs the tests, in place of a clone and `make setup`. Servers, cluster, studies and promotion are real, and small.
 """
 
 import os

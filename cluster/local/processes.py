@@ -9,11 +9,16 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 _STOPPING_SECONDS = 40.0
 """A Ray node says goodbye to its cluster first."""
+
+
+_started: "list[subprocess.Popen[bytes]]" = []
+"""Kept while this command runs: one that is dropped warns that its process still runs, which is what is meant."""
 
 
 class Process(NamedTuple):
@@ -36,6 +41,7 @@ def start(command: list[str], environment: Mapping[str, str], log: Path, who: Ma
             start_new_session=True,
             **who,
         )
+    _started.append(started)
     return Process(started.pid, _state(started.pid)[1])
 
 
@@ -51,11 +57,11 @@ def stop(process: Process, number: signal.Signals) -> None:
     if alive(process):
         os.kill(process.pid, number)
         wait_for(lambda: not alive(process), _STOPPING_SECONDS)
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # its group's id is nobody else's while a member of it lives
-    except ProcessLookupError:
-        return
     wait_for(lambda: not alive(process), _STOPPING_SECONDS)
+    for child in _started:
+        child.poll()
 
 
 def wait_for(happened: Callable[[], bool], seconds: float) -> bool:

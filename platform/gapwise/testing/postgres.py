@@ -82,8 +82,8 @@ class Postgres(NamedTuple):
             told.flush()
             if who:
                 shutil.chown(told.name, who["user"])
-            command = [binaries() / "initdb", "-D", self.folder, "-U", USER, "-E", "UTF8", "--locale=C.UTF-8"]
-            command += ["--auth=scram-sha-256", f"--pwfile={told.name}", "--no-sync"]
+            command = [str(binaries() / "initdb"), "-D", str(self.folder), "-U", USER, "-E", "UTF8"]
+            command += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={told.name}", "--no-sync"]
             done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, **who)
         if done.returncode != 0:
             shutil.rmtree(self.folder)
