@@ -16,7 +16,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,8 @@ _NEEDED = {
     "flask_wtf": "mlflow[auth]: the extra `team`",
     "psycopg": "psycopg: the extra `team`",
 }
+_OURS = ("secrets", "logs", "home", "artifacts", "postgres", "postgres.new", "team.json", "team.env", "lock")
+"""All that a team's folder holds."""
 _SECRETS = ("admin", "team", "flask", "ray-token")
 
 
@@ -85,10 +87,16 @@ class Team:
 def up(folder: Path) -> None:
     """Raises SpecError for what the machine lacks, a port that is taken, a server that does not start."""
     _refuse_without_what_is_needed()
+    _refuse_another_s(folder)
     folder.mkdir(mode=0o711, parents=True, exist_ok=True)
     with _one_at_a_time(folder):
         team = Team(folder)
-        team.make()
+        try:
+            team.make()
+        except GapwiseError:
+            if not team.made:
+                _remove(folder)
+            raise
         if not Path(team.ray_folder or "/nowhere").is_dir():
             team.ray_folder = tempfile.mkdtemp(prefix="gapwise-ray-")
             team.save()
@@ -102,6 +110,25 @@ def _refuse_without_what_is_needed() -> None:
     for module, where in _NEEDED.items():
         if importlib.util.find_spec(module) is None:
             raise SpecError(f"needs {where}", where="team-up", allowed="pip install 'gapwise-platform[cluster,team]'")
+
+
+def _refuse_another_s(folder: Path) -> None:
+    """What is ours alone can be removed without a second look."""
+    if folder.exists() and not folder.is_dir():
+        raise SpecError("not a folder", where=str(folder), allowed="TEAM=FOLDER, a new one or a team's")
+    if folder.is_dir() and not Team(folder).made and {entry.name for entry in folder.iterdir()} - set(_OURS):
+        raise SpecError("holds something else", where=str(folder), allowed="TEAM=FOLDER, a new one or a team's")
+
+
+def _remove(folder: Path) -> None:
+    for name in _OURS:
+        entry = folder / name
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody keeps something here
+        folder.rmdir()
 
 
 def _start_what_is_down(team: Team) -> list[str]:
@@ -174,7 +201,7 @@ def down(folder: Path, *, purge: bool) -> None:
             _stop(team, name)
         shutil.rmtree(team.ray_folder or "/nowhere", ignore_errors=True)
         if purge:
-            shutil.rmtree(folder)
+            _remove(folder)
     say(f"stopped {', '.join(names)}" if names else "nothing was running")
     kept = "databases, artifacts, studies, logs and secrets"
     say(f"removed {folder}: its {kept}" if purge else f"{kept} are still in {folder}; PURGE=1 removes them")

@@ -112,6 +112,14 @@ def test_root_is_told_that_its_database_s_account_cannot_come_here() -> None:
     with tempfile.TemporaryDirectory() as closed:
         line = refused(team("up", Path(closed) / "team"))
         assert "cannot come to this folder" in line and "/var/tmp" in line
+        assert list(Path(closed).iterdir()) == []
+
+
+def test_a_folder_with_something_else_in_it_is_not_made_a_team_s(tmp_path: Path) -> None:
+    skip_without_postgres()
+    (tmp_path / "thesis.txt").touch()
+    assert "holds something else" in refused(team("up", tmp_path))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 @pytest.fixture
@@ -147,13 +155,11 @@ def test_a_team_s_servers_from_up_to_down(folder: Path) -> None:
     assert "are up already" in team("up", folder).stdout
     assert known(folder) == state
 
-    os.killpg(state["mlflow"][0], signal.SIGKILL)
+    for crashed in ("mlflow", "ray-head"):
+        os.kill(state[crashed][0], signal.SIGKILL)
     again = team("up", folder)
-    assert "mlflow started" in again.stdout, again.stderr
-    assert known(folder)["mlflow"] != state["mlflow"]
-    assert {name: one for name, one in known(folder).items() if name != "mlflow"} == {
-        name: one for name, one in state.items() if name != "mlflow"
-    }
+    assert "up: mlflow, ray-head, ray-worker-1, ray-worker-2 started" in again.stdout, again.stderr + logs(folder)
+    assert {name for name, process in known(folder).items() if process == state[name]} == {"postgres"}
 
     ours |= descendants({process[0] for process in known(folder).values()})
     ray_folder = Path(json.loads((folder / "team.json").read_text())["ray_folder"])

@@ -69,34 +69,21 @@ class Postgres(NamedTuple):
         return self.url(database).replace("postgresql:", "postgresql+psycopg:")
 
     def initialise(self) -> None:
-        """Data folder and password. Raises SpecError where the account cannot come to the folder."""
-        password = secrets.token_hex(24)
-        self.folder.mkdir(mode=0o700)
-        who = account()
-        if who:
-            shutil.chown(self.folder, who["user"])
-            self._refuse_where_it_cannot_come(who)
-        write_secret(self.passfile, f"127.0.0.1:*:*:{USER}:{password}\n")
-        with tempfile.NamedTemporaryFile("w", prefix="gapwise-", suffix=".pw") as told:
-            told.write(password)
-            told.flush()
+        """Data folder and password, whole or not at all. Raises SpecError where the account cannot come to the folder."""
+        who, password = account(), secrets.token_hex(24)
+        fresh = self.folder.with_name(f"{self.folder.name}.new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        try:
             if who:
-                shutil.chown(told.name, who["user"])
-            command = [str(binaries() / "initdb"), "-D", str(self.folder), "-U", USER, "-E", "UTF8"]
-            command += ["--locale=C.UTF-8", "--auth=scram-sha-256", f"--pwfile={told.name}", "--no-sync"]
-            done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, **who)
-        if done.returncode != 0:
-            shutil.rmtree(self.folder)
-            raise SpecError(f"initdb: {done.stderr.strip().splitlines()[-1]}", where=str(self.folder))
-
-    def _refuse_where_it_cannot_come(self, who: dict[str, Any]) -> None:
-        if subprocess.run(["test", "-w", self.folder], cwd="/", check=False, **who).returncode != 0:
-            self.folder.rmdir()
-            raise SpecError(
-                f"root's PostgreSQL runs as {who['user']}, who cannot come to this folder",
-                where=str(self.folder.parent),
-                allowed="a folder below one that everybody may enter, such as /var/tmp",
-            )
+                shutil.chown(fresh, who["user"])
+                _refuse_where_it_cannot_come(fresh, who)
+            _initdb(fresh, password, who)
+        except SpecError:
+            shutil.rmtree(fresh)
+            raise
+        write_secret(self.passfile, f"127.0.0.1:*:*:{USER}:{password}\n")
+        fresh.rename(self.folder)
 
     def command(self) -> list[str]:
         """To be run with `account()`."""
@@ -125,6 +112,29 @@ class Postgres(NamedTuple):
         import psycopg
 
         return psycopg.connect(self.url("postgres"), passfile=str(self.passfile), connect_timeout=5, autocommit=True)
+
+
+def _refuse_where_it_cannot_come(folder: Path, who: dict[str, Any]) -> None:
+    if subprocess.run(["test", "-w", folder], cwd="/", check=False, **who).returncode != 0:
+        raise SpecError(
+            f"root's PostgreSQL runs as {who['user']}, who cannot come to this folder",
+            where=str(folder.parent),
+            allowed="a folder below one that everybody may enter, such as /var/tmp",
+        )
+
+
+def _initdb(folder: Path, password: str, who: dict[str, Any]) -> None:
+    with tempfile.NamedTemporaryFile("w", prefix="gapwise-", suffix=".pw") as told:
+        told.write(password)
+        told.flush()
+        if who:
+            shutil.chown(told.name, who["user"])
+        command = [str(binaries() / "initdb"), "-D", str(folder), "-U", USER, "-E", "UTF8", "--locale=C.UTF-8"]
+        command += ["--auth=scram-sha-256", f"--pwfile={told.name}", "--no-sync"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd="/", check=False, **who)
+    if done.returncode != 0:
+        last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
+        raise SpecError(f"initdb: {''.join(last)}", where=str(folder))
 
 
 def write_secret(file: Path, text: str) -> None:
