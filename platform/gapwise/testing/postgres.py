@@ -69,7 +69,7 @@ class Postgres(NamedTuple):
         return self.url(database).replace("postgresql:", "postgresql+psycopg:")
 
     def initialise(self) -> None:
-        """Data folder and password, whole or not at all. Raises SpecError where the account cannot come to the folder."""
+        """Data folder and password, whole or not at all. Raises SpecError where the account cannot come to it."""
         who, password = account(), secrets.token_hex(24)
         fresh = self.folder.with_name(f"{self.folder.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
