@@ -74,6 +74,7 @@ def tune(
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.placement import place
+    from gapwise.distributed.shared import refuse_unshared
     from gapwise.tracking.client import connect
     from gapwise.tuning.executor import needs_of
     from gapwise.tuning.memory import check_shared_memory
@@ -100,6 +101,7 @@ def tune(
     check_study(study_folder, asked, resume=resume)
     tracking = connect(home())
     with connected(address) as found:
+        refuse_unshared(home().root, [folder])
         placement = place(found, needs_of(space), concurrency)
         if 0.0 < placement.share.gpus < 1.0:
             check_shared_memory(space, str(folder))
