@@ -64,7 +64,7 @@ def test_the_walk_through_of_the_readme_runs_as_it_is_written(checkout: Path) ->
     )
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-6000:]
-    for study in ("first", "ada", "ben"):
+    for study in ("first", "ada", "ben", "night"):
         assert re.search(rf"{study} .*finished", done.stdout), said[-6000:]
     assert "champion" in done.stdout or "version" in done.stdout
     assert "stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres" in done.stdout

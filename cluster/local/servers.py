@@ -106,7 +106,11 @@ def variables(place: Place) -> dict[str, str]:
 
 def addresses(place: Place) -> dict[str, str]:
     """For a shell alone: a node of the cluster must not think that it joins another."""
-    return {"RAY_ADDRESS": f"127.0.0.1:{place.ports['ray']}", "RAY_API_SERVER_ADDRESS": place.dashboard}
+    return {
+        "RAY_ADDRESS": f"127.0.0.1:{place.ports['ray']}",
+        "RAY_API_SERVER_ADDRESS": place.dashboard,
+        "GAPWISE_CLUSTER_PYTHON": sys.executable,
+    }
 
 
 def _postgres(place: Place) -> Server:
