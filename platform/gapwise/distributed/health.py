@@ -154,10 +154,10 @@ def check_clocks(offsets: Mapping[str, float]) -> Check:
     node, worst = max(offsets.items(), key=lambda one: abs(one[1]))
     said = f"{node} is {worst:+.1f} s from this machine"
     if abs(worst) < _SLOW_SECONDS:
-        return ok(name, f"within {_SLOW_SECONDS:.0f} s on {len(offsets)} nodes")
+        return ok(name, f"within {_SLOW_SECONDS:.0f} s of this machine's")
     mend = "chrony or ntpd on every node: leases and schedules compare clocks"
     return fail(name, said, mend) if abs(worst) > _WRONG_SECONDS else warn(name, said, mend)
 
 
 def _count(nodes: Mapping[str, NodeFacts]) -> str:
-    return "this machine" if len(nodes) == 1 and "this machine" in nodes else f"{len(nodes)} nodes"
+    return next(iter(nodes)) if len(nodes) == 1 else f"{len(nodes)} nodes"
