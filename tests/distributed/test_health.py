@@ -1,4 +1,4 @@
-"""What the doctor says: every answer of every check, from facts that are written here. No cluster, no store, no clock."""
+"""What the doctor says: every answer of every check, from facts written here. No cluster, no store, no clock."""
 
 import sys
 from dataclasses import replace

@@ -1,7 +1,7 @@
 """Commands on a cluster through the Jobs API. The cluster is real: a head with token authentication on loopback.
 
-Faked: in place of the cluster's interpreter stands a shell script where a test must decide when the command ends and with
-which code; a cluster of another version is a small HTTP server; a stream that breaks is a client of our own.
+Faked: in place of the cluster's interpreter stands a shell script where a test must decide when the command ends and
+with which code; a cluster of another version is a small HTTP server; a stream that breaks is a client of our own.
 """
 
 import json

@@ -1,5 +1,7 @@
-"""A folder that not every node sees is refused. In the real test two nodes share this machine, and one of them has an empty
-file system mounted over the folder, in a mount namespace of its own; elsewhere the nodes and what they answer are faked.
+"""A folder that not every node sees is refused.
+
+In the real test two nodes share this machine, and one of them has an empty file system mounted over the folder, in a
+mount namespace of its own. Elsewhere the nodes and what they answer are faked.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""What the doctor says of MLflow. The checks get facts that are written here; `gather` looks at a real embedded store."""
+"""What the doctor says of MLflow. Checks get facts that are written here; `gather` looks at a real embedded store."""
 
 import sqlite3
 from dataclasses import replace
