@@ -1,5 +1,7 @@
-"""`submit`, `doctor` and `--address` through the command line, with input that is wrong. Nothing is faked but that nothing
-listens: ports are closed ones. No Ray is started, and what is refused leaves nothing behind.
+"""`submit`, `doctor` and `--address` through the command line, with input that is wrong.
+
+Nothing is faked but that nothing listens: ports are closed ones. No Ray is started, and what is refused leaves nothing
+behind.
 """
 
 import json

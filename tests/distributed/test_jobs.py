@@ -5,12 +5,12 @@ with which code; a cluster of another version is a small HTTP server; a stream t
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,7 +106,7 @@ class TestOnACluster:
         assert "error: nowhere.yaml: cannot be read" in done.stdout
 
     def test_a_cluster_without_gapwise_says_what_to_do(self, head: Head) -> None:
-        done = gapwise(head, "submit", "--address", head.api, "--", "gc", PATH=os.environ["PATH"])
+        done = gapwise(head, "submit", "--address", head.api, "--", "gc")
 
         assert done.returncode == 127
         assert "--python" in done.stderr.splitlines()[-1]
@@ -178,16 +178,33 @@ class TestOnACluster:
 
     def test_a_driver_of_another_version_is_refused_before_it_joins(self, head: Head) -> None:
         """The head is told to say so of itself."""
-        told = '{"ray_version": "2.59.0", "python_version": "3.11.7"}'
-        put = "import sys; from ray._raylet import GcsClient; " + (
-            "GcsClient(address=sys.argv[1]).internal_kv_put(b'CLUSTER_METADATA', sys.argv[2].encode(), True, b'cluster')"
-        )
-        subprocess.run([sys.executable, "-c", put, head.address, told], env=head.environment, check=True)
-
-        done = drive(head)
+        with head_says(head, '{"ray_version": "2.59.0", "python_version": "3.11.7"}'):
+            done = drive(head)
 
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
         assert "the cluster has Ray 2.59.0 on Python 3.11.7, here is Ray" in done.stderr
+
+
+_EXCHANGE = """
+import sys
+from ray._raylet import GcsClient
+client = GcsClient(address=sys.argv[1])
+print(client.internal_kv_get(b"CLUSTER_METADATA", b"cluster").decode(), end="")
+client.internal_kv_put(b"CLUSTER_METADATA", sys.argv[2].encode(), True, b"cluster")
+"""
+
+
+@contextmanager
+def head_says(head: Head, versions: str) -> Iterator[None]:
+    """Lets the cluster be of other versions for a while."""
+
+    def exchange(told: str) -> str:
+        command = [sys.executable, "-c", _EXCHANGE, head.address, told]
+        return subprocess.run(command, env=head.environment, capture_output=True, text=True, check=True).stdout
+
+    before = exchange(versions)
+    yield
+    exchange(before)
 
 
 def drive(head: Head, **env: str) -> "subprocess.CompletedProcess[str]":

@@ -1,4 +1,4 @@
-"""A real `ray start --head` on this machine with token authentication, for tests of what reaches a cluster from outside.
+"""A real `ray start --head` on this machine with token authentication, for tests of what asks a cluster from outside.
 
 It has a folder and ports of its own, so that it stands beside other clusters, and is torn down process by process.
 """
@@ -19,6 +19,8 @@ from pathlib import Path
 from gapwise.testing.mlflow_server import environment
 
 _PATIENCE_SECONDS = 120.0
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+"""Of the cluster: without our own `gapwise`, wherever the tests are run from."""
 _RAY = str(Path(sys.executable).parent / "ray")
 
 
@@ -87,11 +89,10 @@ class Head:
         command += [f"--ray-client-server-port={client}"] if "--head" in words else []
         if before:
             command = ["unshare", "--mount", "sh", "-c", f'{before} && exec "$@"', "sh", *command]
+        env = self.environment | {"PATH": _PATH}
         with (self.folder / "log").open("ab") as log:
             self._started.append(
-                subprocess.Popen(
-                    command, cwd=self.folder, env=self.environment, stdout=log, stderr=log, start_new_session=True
-                )
+                subprocess.Popen(command, cwd=self.folder, env=env, stdout=log, stderr=log, start_new_session=True)
             )
 
     def _answers(self) -> bool:
