@@ -1,4 +1,4 @@
-"""What the doctor says of MLflow. Checks get facts that are written here; `gather` looks at a real embedded store."""
+"""What the doctor says of MLflow. Checks get facts that are written here; `gather` looks at real stores."""
 
 import sqlite3
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gapwise.spec.home import Home
+from gapwise.testing.mlflow_server import Server
 from gapwise.tracking.client import connect
 from gapwise.tracking.health import TrackingFacts, check_artifacts, check_schema, check_server, check_tracking, gather
 
@@ -77,3 +78,21 @@ def test_a_server_that_is_down_is_said_and_passwords_are_not(home: Home, monkeyp
     facts = gather(home)
     assert facts.error
     assert "geheim" not in facts.uri
+
+
+@pytest.mark.slow
+def test_a_real_server_answers_and_keeps_nothing_of_the_artifact(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server(tmp_path)
+    server.start()
+    try:
+        server.wait_until_it_answers()
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
+        facts = gather(home)
+        assert facts == TrackingFacts(uri=server.uri, kind="server")
+        assert [one.name for one in server.artifacts.rglob("probe")] == []
+    finally:
+        server.stop()

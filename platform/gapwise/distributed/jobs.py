@@ -210,7 +210,7 @@ class Jobs:
                 return _job(self._client.get_job_info(job))
             except (requests.RequestException, OSError):
                 self._sleep(_BETWEEN_SECONDS)
-            except RuntimeError:
+            except (RuntimeError, AuthenticationError):
                 return self.find(job)  # an answer that is an error: in our words
         raise Lost(job)
 
