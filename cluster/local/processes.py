@@ -8,7 +8,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,7 +59,7 @@ def stop(process: Process, number: signal.Signals) -> None:
         wait_for(lambda: not alive(process), _STOPPING_SECONDS)
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)  # its group's id is nobody else's while a member of it lives
-    wait_for(lambda: not alive(process), _STOPPING_SECONDS)
+    wait_for(lambda: not any(_in_group(process.pid)), _STOPPING_SECONDS)
     for child in _started:
         child.poll()
 
@@ -72,6 +72,14 @@ def wait_for(happened: Callable[[], bool], seconds: float) -> bool:
             return False
         time.sleep(0.2)
     return True
+
+
+def _in_group(group: int) -> Iterator[int]:
+    """Its living processes; one that is dying holds on to its port."""
+    for entry in Path("/proc").iterdir():
+        with suppress(ProcessLookupError):  # gone by now
+            if entry.name.isdigit() and os.getpgid(int(entry.name)) == group and _state(int(entry.name))[0] != "Z":
+                yield int(entry.name)
 
 
 def _state(pid: int) -> tuple[str, str]:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import platform
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -103,9 +104,10 @@ def _metadata(endpoint: str, address: str) -> dict[str, str]:
         except (RayError, OSError, RuntimeError) as error:
             told.append(error)
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(2 * _PATIENCE_SECONDS)
+    with _silent():
+        asking = threading.Thread(target=ask, daemon=True)
+        asking.start()
+        asking.join(2 * _PATIENCE_SECONDS)
     answer = told[0] if told else None
     if isinstance(answer, AuthenticationError):
         raise refused_token(f"--address {address}")
@@ -113,6 +115,20 @@ def _metadata(endpoint: str, address: str) -> dict[str, str]:
         reason = f": {_reason(answer)}" if answer else ""
         raise SpecError(f"this is no Ray cluster{reason}", where=f"--address {address}", allowed=DRIVER_ALLOWED)
     return dict(json.loads(answer))
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Ray's C++ writes its own warnings to the file that stderr is; what is wrong is said by us, in one line."""
+    sys.stderr.flush()
+    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nothing)
 
 
 def check_versions(address: str, their_ray: str, their_python: str | None) -> None:

@@ -3,6 +3,7 @@
 Nothing is asked here: `distributed/facts.py` gathers, so that every answer of every check is tested without a cluster.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 
 from packaging.requirements import Requirement
@@ -11,7 +12,7 @@ from gapwise.distributed.facts import ClusterFacts, NodeFacts, TokenFacts
 from gapwise.distributed.placement import Needs, Resources, most_at_once
 from gapwise.spec.health import Check, fail, ok, warn
 
-_FOR_DEVELOPERS = "dev"
+_EXTRA, _FOR_DEVELOPERS = re.compile(r'extra == "(\w+)"'), "dev"
 _LITTLE_BYTES, _LOW_BYTES = 10**9, 10 * 10**9
 _SLOW_SECONDS, _WRONG_SECONDS = 2.0, 60.0
 """Leases are measured in minutes, log lines are compared by the second."""
@@ -30,9 +31,9 @@ def check_libraries(requirements: Sequence[str], installed: Mapping[str, str]) -
     """Every requirement of ours against what is installed; what belongs to an extra may be missing."""
     problems, found = [], 0
     for one in map(Requirement, requirements):
-        extra = next((name for name in _extras(one)), None)
+        extra = _EXTRA.search(str(one.marker))
         version = installed.get(one.name)
-        if extra == _FOR_DEVELOPERS or (version is None and extra is not None):
+        if extra and (extra[1] == _FOR_DEVELOPERS or version is None):
             continue
         found += 1
         if version is None:
@@ -42,10 +43,6 @@ def check_libraries(requirements: Sequence[str], installed: Mapping[str, str]) -
     if problems:
         return fail("libraries", "; ".join(problems), "pip install -c constraints.txt with gapwise's own ranges")
     return ok("libraries", f"{found} within their ranges")
-
-
-def _extras(one: Requirement) -> list[str]:
-    return [] if one.marker is None else [str(one.marker).split('"')[1]]
 
 
 def check_threads(value: str | None, cpus: int) -> Check:
@@ -154,10 +151,10 @@ def check_clocks(offsets: Mapping[str, float]) -> Check:
     node, worst = max(offsets.items(), key=lambda one: abs(one[1]))
     said = f"{node} is {worst:+.1f} s from this machine"
     if abs(worst) < _SLOW_SECONDS:
-        return ok(name, f"within {_SLOW_SECONDS:.0f} s on {len(offsets)} nodes")
+        return ok(name, f"within {_SLOW_SECONDS:.0f} s of this machine's")
     mend = "chrony or ntpd on every node: leases and schedules compare clocks"
     return fail(name, said, mend) if abs(worst) > _WRONG_SECONDS else warn(name, said, mend)
 
 
 def _count(nodes: Mapping[str, NodeFacts]) -> str:
-    return "this machine" if len(nodes) == 1 and "this machine" in nodes else f"{len(nodes)} nodes"
+    return next(iter(nodes)) if len(nodes) == 1 else f"{len(nodes)} nodes"

@@ -6,6 +6,7 @@ another one, which `attempt_id` makes. Nothing of this process's environment tra
 """
 
 import asyncio
+import logging
 import os
 import secrets
 import shlex
@@ -22,10 +23,13 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 import gapwise
-from gapwise.distributed.address import api_address, api_endpoint, refuse_silence
+from gapwise.distributed.address import API_ALLOWED, api_address, api_endpoint, refuse_silence
 from gapwise.distributed.cluster import check_versions
 from gapwise.distributed.token import check_token, refused_token
 from gapwise.errors import SpecError
+
+for _name in ("job.sdk", "dashboard_sdk"):
+    logging.getLogger(f"ray.dashboard.modules.{_name}").setLevel(logging.WARNING)
 
 _TIMEOUT_SECONDS = 60.0
 _BETWEEN_SECONDS = 1.0
@@ -206,7 +210,7 @@ class Jobs:
                 return _job(self._client.get_job_info(job))
             except (requests.RequestException, OSError):
                 self._sleep(_BETWEEN_SECONDS)
-            except RuntimeError:
+            except (RuntimeError, AuthenticationError):
                 return self.find(job)  # an answer that is an error: in our words
         raise Lost(job)
 
@@ -270,12 +274,14 @@ def _asking(address: str, job: str = "") -> Iterator[None]:
     except (requests.RequestException, OSError) as error:
         raise SpecError(f"the Jobs API does not answer: {_words(error)}", where=where) from error
     except (KeyError, ValueError) as error:
-        raise SpecError(f"this is no Jobs API: {_words(error)}", where=where) from error
+        raise SpecError("this is no Jobs API", where=where, allowed=API_ALLOWED) from error
     except RuntimeError as error:
         raise _refused(str(error), address, job) from error
 
 
 def _refused(said: str, address: str, job: str) -> SpecError:
+    if "Version check returned 404" in said:
+        return SpecError("this is no Jobs API", where=f"--address {address}", allowed=API_ALLOWED)
     if "status code 404" in said:
         return SpecError(f"no job {job!r}", where=address, allowed="an id that gapwise submit status lists")
     if "already exists" in said:

@@ -30,10 +30,10 @@ def server_command(
 def write_auth_settings(settings: Path, store: str) -> None:
     """What BASIC_AUTH reads: its users are in the database `store`.
 
-    Any user may write to anything, and what somebody made only they and `admin` may delete. Passwords are checked
-    once a minute: the check itself takes longer than most requests.
+    Who has a password may do anything to experiments and models, whoever made them; users are `admin`'s. Passwords
+    are checked once a minute: the check itself takes longer than most requests.
     """
-    lines = ["[mlflow]", "default_permission = EDIT", f"database_uri = {store}", "admin_username = admin"]
+    lines = ["[mlflow]", "default_permission = MANAGE", f"database_uri = {store}", "admin_username = admin"]
     write_secret(settings, "\n".join([*lines, "auth_cache_ttl_seconds = 60", ""]))
 
 

@@ -143,23 +143,25 @@ def _server(uri: str) -> TrackingFacts:
 
 
 def _takes(uri: str, location: str) -> str:
-    """A file beside the runs' own: written, seen and removed. What went wrong, empty where nothing did."""
+    """A file in an experiment's folder: written, seen and removed. What went wrong, empty where nothing did.
+
+    Nowhere else: a server that knows its users lets them write where an experiment of theirs is.
+    """
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     from gapwise.tracking.client import TrackingDown, TrackingRefused, asking
 
-    base = location.rsplit("/", 1)[0]
     try:
         with asking(), tempfile.TemporaryDirectory() as folder:
             probe = Path(folder) / "probe"
             probe.write_text("asked")
-            store = get_artifact_repository(f"{base}/{_PROBE}-{uuid.uuid4().hex}", tracking_uri=uri)
+            store = get_artifact_repository(f"{location}/{_PROBE}-{uuid.uuid4().hex}", tracking_uri=uri)
             store.log_artifact(str(probe))
             seen = any(one.path == "probe" for one in store.list_artifacts())
             store.delete_artifacts()
     except (TrackingDown, TrackingRefused) as error:
         return _first_line(error)
-    return "" if seen else f"{base} forgot what it took"
+    return "" if seen else f"{location} forgot what it took"
 
 
 def _first_line(error: Exception) -> str:
