@@ -94,6 +94,23 @@ SURFACE = {
     "predict": ["--data", "--help", "--json", "--out", "--rate", "--split"],
     "reproduce": ["--address", "--data", "--help", "--json", "--tolerance", "--workers"],
     "gc": ["--dry-run", "--help", "--json", "--keep-top", "--quota", "--study"],
+    "submit run": [
+        "--address",
+        "--cpus",
+        "--env",
+        "--gpus",
+        "--help",
+        "--id",
+        "--json",
+        "--memory",
+        "--no-wait",
+        "--python",
+        "--ship",
+    ],
+    "submit status": ["--address", "--help", "--json"],
+    "submit logs": ["--address", "--follow", "--help", "--json"],
+    "submit stop": ["--address", "--help", "--json"],
+    "doctor": ["--address", "--concurrency", "--data", "--help", "--json", "--storage"],
 }
 COMMANDS = [name for name in SURFACE if name]
 
@@ -128,7 +145,7 @@ def test_every_command_explains_itself_with_an_example(call: Call, command: str)
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("group", ["data", "registry", "study", ""])
+@pytest.mark.parametrize("group", ["data", "registry", "study", "submit", ""])
 def test_a_group_without_a_command_shows_its_help(call: Call, group: str) -> None:
     answer = call(*group.split())
     assert answer.code == 2

@@ -93,12 +93,12 @@ def seconds(text: str) -> float:
 _SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-def size(text: str) -> int:
+def size(text: str, *, where: str = "--quota") -> int:
     """ "500MB" or "20GB" in bytes. Raises SpecError for anything else."""
     try:
         value = float(text[:-2]) * _SIZES[text[-2:]]
     except (KeyError, ValueError) as error:
-        raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB") from error
+        raise SpecError(f"{text!r} is not a size", where=where, allowed="500MB, 20GB, 1.5TB") from error
     if not 0 <= value < math.inf:
-        raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB")
+        raise SpecError(f"{text!r} is not a size", where=where, allowed="500MB, 20GB, 1.5TB")
     return round(value)

@@ -3,7 +3,7 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +13,9 @@ from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.train import TrainSpec
+
+if TYPE_CHECKING:
+    from gapwise.distributed.placement import Resources
 
 EXAMPLES = """
 Examples:
@@ -55,8 +58,7 @@ def train(
     check_train(spec, dataset, workers=workers, resume=home().runs / resume if resume else None)
     tracking = connect(home())
     with connected(address) as found, ExitStack() as held:
-        if workers > max(found.cpus, found.gpus):
-            raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
+        _refuse(found, workers, folder)
         if resume:
             held.enter_context(DriverLock(home().runs / resume))
         # All that can be refused has been: from here on the run exists.
@@ -88,6 +90,15 @@ def train(
         "samples_per_second": last.get("samples_per_second"),
     }
     print_json(body) if as_json else _show(body)
+
+
+def _refuse(found: "Resources", workers: int, data: Path) -> None:
+    """What this cluster cannot do."""
+    from gapwise.distributed.shared import refuse_unshared
+
+    if workers > max(found.cpus, found.gpus):
+        raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
+    refuse_unshared(home().root, [data])
 
 
 def _line(epoch: dict[str, Any]) -> str:

@@ -135,6 +135,7 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.placement import place
+    from gapwise.distributed.shared import refuse_unshared
     from gapwise.tracking.client import connect
     from gapwise.tuning.executor import needs_of
     from gapwise.tuning.memory import check_shared_memory
@@ -149,6 +150,7 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
     check_study(study_folder, asked, resume=wish.resume)
     tracking = connect(home())
     with connected(wish.address) as found:
+        refuse_unshared(home().root, [wish.data])
         placement = place(found, needs_of(space), wish.concurrency)
         if 0.0 < placement.share.gpus < 1.0:
             check_shared_memory(space, str(wish.data))
