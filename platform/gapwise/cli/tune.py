@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 from gapwise.cli.goals import show_front
 from gapwise.cli.options import AddressOption, DataOption, SetOption, WarmStartOption, needed, search_settings, seconds
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
+from gapwise.distributed.sharing import HIGHEST, LOWEST
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
@@ -33,6 +35,8 @@ Examples:
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --resume --retry-failed
 
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study morning --warm-start night
+
+    gapwise tune search_spaces/prlf.yaml --data data/mosi --address auto --priority 5 --concurrency 4
 """
 
 
@@ -46,6 +50,14 @@ def tune(
         str | None, typer.Option(metavar="30m", help="Start no further search trial after this long, in this session.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; by default as many as fit.", min=1)] = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            help="Among studies on one cluster (--address): a higher one's trials start first; equals share evenly.",
+            min=LOWEST,
+            max=HIGHEST,
+        ),
+    ] = 0,
     study: Annotated[str | None, typer.Option(help="Name; by default SPACE-DATASET.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study of this name.")] = False,
     retry_failed: Annotated[
@@ -74,6 +86,7 @@ def tune(
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.placement import place
+    from gapwise.distributed.turns import Turns
     from gapwise.tracking.client import connect
     from gapwise.tuning.executor import needs_of
     from gapwise.tuning.memory import check_shared_memory
@@ -118,6 +131,8 @@ def tune(
             storage=asked.storage,
             retry_failed=retry_failed,
         )
+        if address and address != "local":
+            plan = replace(plan, turns=Turns(plan.book, name, priority))
         result = _carry_out(plan, tracking, dataset, resume=resume)
     print_json(_body(result)) if as_json else _show(result)
 
