@@ -46,6 +46,7 @@ SURFACE = {
         "--data",
         "--help",
         "--json",
+        "--priority",
         "--resume",
         "--retry-failed",
         "--set",

@@ -28,6 +28,10 @@ class SharingSearcher(BookSearcher):
         self._turns = turns
         self.over = False
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy on disk, which nothing reads; threads' locks do not go there."""
+        return {}
+
     def may_start(self) -> bool:
         """Whether Tune may ask for a trial; also where the answer will be that there is none."""
         held = len(self._running)
