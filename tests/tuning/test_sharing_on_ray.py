@@ -34,8 +34,8 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 CORES = 2
 SPACE: dict[str, Any] = {
     "question": "whose turn is it?",
-    "trials": 5,
-    "baseline_share": 0.2,
+    "trials": 3,
+    "baseline_share": 0.34,
     "common": {"model.width": 16, "model.heads": 2, "model.depth": 1, "model.summary_tokens": 2},
     "train": {
         "epochs": 3,
@@ -184,7 +184,7 @@ def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
     for name, running in (("low", low), ("high", high)):
         assert running.returncode == 0, (tmp_path / f"{name}.err").read_text()
         assert json.loads((tmp_path / f"{name}.out").read_text())["trials"] == {
-            "complete": 6,
+            "complete": 4,
             "pruned": 0,
             "failed": 0,
             "running": 0,

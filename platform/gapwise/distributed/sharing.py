@@ -78,9 +78,9 @@ def starters(claims: Sequence[Claim], capacity: int) -> list[str]:
 
 
 def why_it_waits(claim: Claim, claims: Sequence[Claim], capacity: int) -> str:
-    """One line for a study that wants more than it holds; empty for one that does not."""
+    """One line for a study that wants more than it holds; empty for one that does not, or that need not wait."""
     missing = claim.wanted - claim.held
-    if missing <= 0:
+    if missing <= 0 or claim.study in starters(claims, capacity):
         return ""
     waiting = f"waiting for {missing} slot{'s' if missing > 1 else ''}"
     others = [one for one in claims if one.study != claim.study and one.wanted]
