@@ -35,12 +35,16 @@ class SharingSearcher(BookSearcher):
     def may_start(self) -> bool:
         """Whether Tune may ask for a trial; also where the answer will be that there is none."""
         held = len(self._running)
-        if self.over or held >= self._run.concurrency:
+        if self.over or held >= self._most():
             return True
         if not self._turns.due():
             return False
         left = ray.get(self._book.on_hand.remote(self._run.phase, self._late()))
-        return not left or self._turns.reserve(held, min(self._run.concurrency, held + left))
+        return not left or self._turns.reserve(held, min(self._most(), held + left))
+
+    def _most(self) -> int:
+        """How many trials it would run at once, if it was alone."""
+        return self._run.concurrency
 
     def suggest(self, trial_id: str) -> Any:
         if not self.may_start():
@@ -49,7 +53,7 @@ class SharingSearcher(BookSearcher):
         if suggested == Searcher.FINISHED:
             self.over = True
             self._turns.hold(len(self._running), len(self._running))
-        else:
+        elif suggested is not None:
             self._turns.used()
         return suggested
 
@@ -82,11 +86,10 @@ def run_shared_phase(book: Any, run: PhaseRun, turns: Turns) -> None:
     """As `run_phase`, trial by trial when it is this study's turn.
 
     A trial gets what it would get on a full cluster, however few run: the rest may be another study's at any moment.
-    Raises SpecError where so many trials at once do not fit the cluster.
+    Raises SpecError where not even one fits the cluster.
     """
-    found, needs = resources(), needs_of(run.place.space)
-    place(found, needs, run.concurrency)
-    share = place(found, needs).share
+    needs = needs_of(run.place.space)
+    share = place(resources(), needs).share
     turns.of(*slot(needs, share))
     searcher = SharingSearcher(book, run, share, turns)
     try:
