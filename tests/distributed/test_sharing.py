@@ -1,4 +1,4 @@
-"""Who may start a trial on a shared cluster: the rule exhaustively, the book with a clock and a cluster written by hand.
+"""Who may start a trial on a shared cluster: the rule by many examples, the book with a clock and nodes made by hand.
 
 No Ray: the book is called directly where drivers would call an actor.
 """
