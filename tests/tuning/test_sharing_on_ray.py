@@ -1,6 +1,6 @@
-"""Studies that share a real Ray cluster of two cores: drivers are processes, and this one is a third study.
+"""Studies that share a real Ray cluster of two cores: drivers are processes, and so is a third study, the test's.
 
-Nothing of ours is faked. The test's own study runs no trials: it takes and gives back slots, so that the moments at
+Nothing of ours is faked. The test's study runs no trials: it takes and gives back slots, so that the moments at
 which the others must wait, give way and go on do not depend on how fast the machine is.
 """
 
@@ -19,14 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import ray
 import yaml
 from ray.cluster_utils import Cluster
 
-from gapwise.distributed.cluster import NAMESPACE
-from gapwise.distributed.cluster_book import reach
-from gapwise.distributed.sharing import Claim
-from gapwise.distributed.turns import Turns
 from gapwise.tuning.events import Event, read_events
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -60,18 +55,10 @@ def eventually(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> An
 
 
 class Team:
-    """The cluster, its book and its port for Prometheus."""
+    """The cluster, and its port for Prometheus."""
 
-    def __init__(self, cluster: Any, port: int) -> None:
-        self.address, self._port = cluster.address, port
-        self._call = reach()
-
-    def claims(self) -> dict[str, Claim]:
-        found: list[Claim] = ray.get(ray.get_actor("cluster book 1", namespace=NAMESPACE).claims.remote())
-        return {one.name: one for one in found}
-
-    def held(self, name: str) -> int:
-        return self.claims()[name].held if name in self.claims() else 0
+    def __init__(self, address: str, port: int) -> None:
+        self.address, self._port = address, port
 
     def metrics(self) -> dict[str, float]:
         """Ours, by name and labels but for those that Ray adds."""
@@ -85,74 +72,46 @@ class Team:
         return found
 
 
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+OWN_STUDY = """
+import json, sys, ray
+from gapwise.distributed.cluster import NAMESPACE
+from gapwise.distributed.cluster_book import reach
+from gapwise.distributed.turns import Turns
+ray.init(address=sys.argv[1], namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
+reach()
+book = ray.get_actor("cluster book 1", namespace=NAMESPACE)
+turns = Turns("the test", "the test", int(sys.argv[2]))
+answers = {
+    "claims": lambda: {one.name: [one.wanted, one.held] for one in ray.get(book.claims.remote())},
+    "cores": lambda: ray.available_resources().get("CPU", 0),
+    "reserve": turns.reserve,
+    "used": turns.used,
+    "hold": turns.hold,
+}
+with turns.taking():
+    for line in sys.stdin:
+        what, *given = json.loads(line)
+        print(json.dumps(answers[what](*given)), flush=True)
+"""
 
 
-@pytest.fixture(scope="module")
-def team() -> Iterator[Team]:
-    port = free_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "1000"}.items():
-            patch.setenv(name, value)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": CORES, "metrics_export_port": port, "include_dashboard": False},
-        )
-        ray.init(address=cluster.address, namespace=NAMESPACE, log_to_driver=False, logging_level="ERROR")
-        try:
-            yield Team(cluster, port)
-        finally:
-            ray.shutdown()
-            cluster.shutdown()
+class OwnStudy:
+    """In a process of its own: this one may be connected to the cluster that other tests share."""
 
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
 
-@contextmanager
-def driver(team: Team, folder: Path, data: Path, name: str, priority: int) -> Iterator["subprocess.Popen[str]"]:
-    """`gapwise tune` on the cluster; killed at the end where it still runs."""
-    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
-    command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "tune", "space.yaml", "--json"]
-    command += ["--data", str(data), "--study", name, "--address", team.address, "--priority", str(priority)]
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "GAPWISE"))}
-    kept["GAPWISE_HOME"] = str(folder / f"home of {name}")
-    with (folder / f"{name}.err").open("w") as said, (folder / f"{name}.out").open("w") as answer:
-        running = subprocess.Popen(command, cwd=folder, env=kept, stdout=answer, stderr=said, text=True)
-        try:
-            yield running
-        finally:
-            running.kill()
-            running.wait()
+    def ask(self, *what: object) -> Any:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+        return json.loads(self._process.stdout.readline())
 
+    def wanted_and_held(self, name: str) -> list[int]:
+        """By a study on the book; zeros where it is not."""
+        return list(self.ask("claims").get(name, [0, 0]))
 
-def events(folder: Path, name: str) -> list[Event]:
-    return read_events(folder / f"home of {name}" / "studies" / name / "journal.events.jsonl", 0, most=10_000)[0]
-
-
-def starts(found: list[Event]) -> list[float]:
-    return [one.time for one in found if one.kind == "started" and one.assignment.phase == "search"]
-
-
-def most_at_once(found: list[Event]) -> int:
-    """Of trials of all studies, from when they are handed out until they have ended."""
-    moments = [(one.time, 1 if one.kind == "started" else -1) for one in found if one.kind != "reported"]
-    running = peak = 0
-    for _, change in sorted(moments):
-        running += change
-        peak = max(peak, running)
-    return peak
-
-
-def take_all(turns: Turns) -> None:
-    """As they come free."""
-    for held in range(CORES):
-        eventually("a slot for the test's own study", lambda held=held: turns.reserve(held, CORES))
-        turns.used()
-
-
-def shown(folder: Path, name: str) -> str:
+    def shown(folder: Path, name: str) -> str:
     command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "study", "show", name]
     environment = os.environ | {"GAPWISE_HOME": str(folder / f"home of {name}")}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
@@ -161,13 +120,12 @@ def shown(folder: Path, name: str) -> str:
 def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
     team: Team, small: Path, tmp_path: Path
 ) -> None:
-    own = Turns("the test", "the test", 100)
     with ExitStack() as stack:
-        stack.enter_context(own.taking())
+        own = stack.enter_context(own_study(team, priority=100))
         low = stack.enter_context(driver(team, tmp_path, small, "low", 0))
-        eventually("the only study holds all, or has failed", lambda: team.held("low") == CORES or low.poll())
-        take_all(own)
-        eventually("actors that wait hold no core", lambda: ray.available_resources().get("CPU", 0) == CORES)
+        eventually("the only study holds all, or has failed", lambda: own.wanted_and_held("low")[1] == CORES or low.poll())
+        own.take_all()
+        own.cores_are_free()
         assert low.poll() is None
         before = len(starts(events(tmp_path, "low")))
         assert "0 of 2 slots, priority 0; waiting for 2 slots: study the test (priority 100) is first" in shown(
@@ -177,8 +135,8 @@ def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
             "metrics", lambda: (found := team.metrics()).get("gapwise_slots_held study=low") == 0 and found
         )
         high = stack.enter_context(driver(team, tmp_path, small, "high", 5))
-        eventually("both wait", lambda: team.claims()["high"].wanted == CORES if "high" in team.claims() else False)
-        own.hold(0, 0)
+        eventually("both wait", lambda: own.wanted_and_held("high") == [CORES, 0])
+        own.ask("hold", 0, 0)
         for running in (low, high):
             running.wait(300)
     for name, running in (("low", low), ("high", high)):
@@ -202,13 +160,12 @@ def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
 
 
 def test_slots_of_a_killed_driver_return(team: Team, small: Path, tmp_path: Path) -> None:
-    with driver(team, tmp_path, small, "dead", 0) as running:
-        eventually("it runs", lambda: team.held("dead") == CORES)
-        running.send_signal(signal.SIGKILL)
-        running.wait()
-    assert team.held("dead") == CORES, "nobody has told the book"
-    own = Turns("the test", "the test", -5)
-    with own.taking():
-        take_all(own)
-        eventually("Ray has them too", lambda: ray.available_resources().get("CPU", 0) == CORES)
-    assert team.claims() == {}
+    with own_study(team, priority=-5) as own:
+        with driver(team, tmp_path, small, "dead", 0) as running:
+            eventually("it runs", lambda: own.wanted_and_held("dead")[1] == CORES)
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+        assert own.wanted_and_held("dead")[1] == CORES, "nobody has told the book"
+        own.take_all()
+        own.cores_are_free()
+        assert own.wanted_and_held("dead") == [0, 0]
