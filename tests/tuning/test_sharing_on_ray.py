@@ -111,10 +111,93 @@ class OwnStudy:
         """By a study on the book; zeros where it is not."""
         return list(self.ask("claims").get(name, [0, 0]))
 
-    def shown(folder: Path, name: str) -> str:
+    def take_all(self) -> None:
+        """As slots come free."""
+        for held in range(CORES):
+            eventually("a slot for the test's own study", lambda held=held: self.ask("reserve", held, CORES))
+            self.ask("used")
+
+    def cores_are_free(self) -> None:
+        eventually("Ray has all cores", lambda: self.ask("cores") == CORES)
+
+
+@contextmanager
+def own_study(team: Team, priority: int) -> Iterator[OwnStudy]:
+    command = [sys.executable, "-c", OWN_STUDY, team.address, str(priority)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield OwnStudy(process)
+        finally:
+            process.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[Team]:
+    port = free_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"RAY_AUTH_MODE": "disabled", "RAY_metrics_report_interval_ms": "1000"}.items():
+            patch.setenv(name, value)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": CORES, "metrics_export_port": port, "include_dashboard": False},
+        )
+        try:
+            yield Team(cluster.address, port)
+        finally:
+            cluster.shutdown()
+
+
+@contextmanager
+def driver(team: Team, folder: Path, data: Path, name: str, priority: int) -> Iterator["subprocess.Popen[str]"]:
+    """`gapwise tune` on the cluster; killed at the end where it still runs."""
+    (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
+    command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "tune", "space.yaml", "--json"]
+    command += ["--data", str(data), "--study", name, "--address", team.address, "--priority", str(priority)]
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "GAPWISE"))}
+    kept["GAPWISE_HOME"] = str(folder / f"home of {name}")
+    with (folder / f"{name}.err").open("w") as said, (folder / f"{name}.out").open("w") as answer:
+        running = subprocess.Popen(command, cwd=folder, env=kept, stdout=answer, stderr=said, text=True)
+        try:
+            yield running
+        finally:
+            running.kill()
+            running.wait()
+
+
+def events(folder: Path, name: str) -> list[Event]:
+    return read_events(folder / f"home of {name}" / "studies" / name / "journal.events.jsonl", 0, most=10_000)[0]
+
+
+def starts(found: list[Event]) -> list[float]:
+    return [one.time for one in found if one.kind == "started" and one.assignment.phase == "search"]
+
+
+def most_at_once(found: list[Event]) -> int:
+    """Of trials of all studies, from when they are handed out until they have ended."""
+    moments = [(one.time, 1 if one.kind == "started" else -1) for one in found if one.kind != "reported"]
+    running = peak = 0
+    for _, change in sorted(moments):
+        running += change
+        peak = max(peak, running)
+    return peak
+
+
+def shown(folder: Path, name: str) -> str:
     command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "study", "show", name]
     environment = os.environ | {"GAPWISE_HOME": str(folder / f"home of {name}")}
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def shows_none_held(metrics: dict[str, float]) -> dict[str, float]:
+    """The metrics, once they have come that far."""
+    return metrics if metrics.get("gapwise_slots_held study=low") == 0 else {}
 
 
 def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
@@ -123,7 +206,9 @@ def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
     with ExitStack() as stack:
         own = stack.enter_context(own_study(team, priority=100))
         low = stack.enter_context(driver(team, tmp_path, small, "low", 0))
-        eventually("the only study holds all, or has failed", lambda: own.wanted_and_held("low")[1] == CORES or low.poll())
+        eventually(
+            "the only study holds all, or has failed", lambda: own.wanted_and_held("low")[1] == CORES or low.poll()
+        )
         own.take_all()
         own.cores_are_free()
         assert low.poll() is None
@@ -131,9 +216,7 @@ def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
         assert "0 of 2 slots, priority 0; waiting for 2 slots: study the test (priority 100) is first" in shown(
             tmp_path, "low"
         )
-        metrics = eventually(
-            "metrics", lambda: (found := team.metrics()).get("gapwise_slots_held study=low") == 0 and found
-        )
+        metrics = eventually("metrics", lambda: shows_none_held(team.metrics()))
         high = stack.enter_context(driver(team, tmp_path, small, "high", 5))
         eventually("both wait", lambda: own.wanted_and_held("high") == [CORES, 0])
         own.ask("hold", 0, 0)
