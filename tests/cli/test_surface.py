@@ -48,6 +48,7 @@ SURFACE = {
         "--data",
         "--help",
         "--json",
+        "--priority",
         "--resume",
         "--retry-failed",
         "--set",

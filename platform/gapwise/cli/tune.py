@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +11,7 @@ import typer
 from gapwise.cli.goals import show_front
 from gapwise.cli.options import AddressOption, DataOption, SetOption, WarmStartOption, needed, search_settings, seconds
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
+from gapwise.distributed.sharing import HIGHEST, LOWEST
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
@@ -37,6 +38,8 @@ Examples:
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study night --resume --retry-failed
 
     gapwise tune search_spaces/prlf.yaml --data data/mosi --study morning --warm-start night
+
+    gapwise tune search_spaces/prlf.yaml --data data/mosi --address auto --priority 5 --concurrency 4
 """
 
 
@@ -50,6 +53,14 @@ def tune(
         str | None, typer.Option(metavar="30m", help="Start no further search trial after this long, in this session.")
     ] = None,
     concurrency: Annotated[int | None, typer.Option(help="Trials at once; by default as many as fit.", min=1)] = None,
+    priority: Annotated[
+        int,
+        typer.Option(
+            help="Among studies on one cluster (--address): a higher one's trials start first; equals share evenly.",
+            min=LOWEST,
+            max=HIGHEST,
+        ),
+    ] = 0,
     study: Annotated[str | None, typer.Option(help="Name; by default SPACE-DATASET.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study of this name.")] = False,
     retry_failed: Annotated[
@@ -98,6 +109,7 @@ def tune(
             concurrency=concurrency,
             storage=recorded,
             address=address,
+            priority=priority,
             began=began,
             search_budget_seconds=budget,
             resume=resume,
@@ -120,6 +132,8 @@ class Wish:
     storage: str
     """As `checked_storage` returned it."""
     address: str | None
+    priority: int = 0
+    """Among studies on a cluster."""
     began: float
     """On `time.perf_counter`'s clock."""
     search_budget_seconds: float | None = None
@@ -136,6 +150,7 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.placement import place
     from gapwise.distributed.shared import refuse_unshared
+    from gapwise.distributed.turns import Turns
     from gapwise.tracking.client import connect
     from gapwise.tuning.executor import needs_of
     from gapwise.tuning.memory import check_shared_memory
@@ -169,6 +184,8 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
             storage=asked.storage,
             retry_failed=wish.retry_failed,
         )
+        if wish.address and wish.address != "local":
+            plan = replace(plan, turns=Turns(plan.book, wish.name, wish.priority))
         return _carry_out(act or run_study, plan, tracking, dataset, resume=wish.resume)
 
 

@@ -22,6 +22,7 @@ from gapwise.tuning.refit import Winner
 from gapwise.tuning.result import RefitModel, StudyResult, save_result
 from gapwise.tuning.second_phase import SecondPhase
 from gapwise.tuning.selection import Standing
+from gapwise.tuning.standing import on_the_cluster
 from gapwise.tuning.study import Stages, StudyPlan, refitted
 from gapwise.tuning.summary import Evidence, summarise
 
@@ -74,7 +75,8 @@ def run_refit(
     del watchers
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     (plan.folder / JOURNAL_FILE).touch()  # a study without trials, for whoever reads it
-    models = refitted(plan, list(winners), stages)
+    with on_the_cluster(plan.turns, plan.folder):
+        models = refitted(plan, list(winners), stages)
     table = _standings(models, plan.space.train.objective.metric, {one.key: one for one in winners})
     evidence = Evidence([], SecondPhase([], {}, {}, 0), table, models)
     seconds = time.perf_counter() - plan.began

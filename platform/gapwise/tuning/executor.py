@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import ray
 import ray.exceptions
 from ray import tune
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher
 
 from gapwise.distributed.cluster import resources
 from gapwise.distributed.launch import Restart, run_workers
@@ -67,10 +67,12 @@ class BookSearcher(Searcher):
         if now is not None:
             ray.get(self._book.out_of_memory.remote(now))
 
+    def _late(self) -> bool:
+        return self._run.deadline is not None and time.monotonic() > self._run.deadline
+
     def suggest(self, trial_id: str) -> Any:
-        late = self._run.deadline is not None and time.monotonic() > self._run.deadline
         search = self._run.phase == "search"
-        assignment = ray.get(self._book.next_search.remote(late) if search else self._book.next_repeat.remote())
+        assignment = ray.get(self._book.next_search.remote(self._late()) if search else self._book.next_repeat.remote())
         if assignment is None:
             return str(Searcher.FINISHED)
         self._running[trial_id] = assignment
@@ -169,12 +171,16 @@ def run_phase(book: Any, run: PhaseRun) -> None:
     """
     share = place(resources(), needs_of(run.place.space), run.concurrency).share
     searcher = BookSearcher(book, run, share)
+    run_on_tune(run, searcher, ConcurrencyLimiter(searcher, max_concurrent=run.concurrency), share)
+
+
+def run_on_tune(run: PhaseRun, searcher: BookSearcher, asked: Searcher | SearchAlgorithm, share: Share) -> None:
+    """Until what Tune asks, which is around the searcher, is finished and nothing runs."""
     tuner = tune.Tuner(
         _trainable(run.place.space, share),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=asked,
             num_samples=-1,
-            max_concurrent_trials=run.concurrency,
             reuse_actors=run.place.space.executor == "warm",
         ),
         run_config=tune.RunConfig(
