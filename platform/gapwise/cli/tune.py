@@ -112,6 +112,7 @@ def tune(
             data=folder,
             folder=study_folder,
             concurrency=placement.at_once,
+            grows=concurrency is None,
             began=began,
             search_budget_seconds=budget,
             pause=Pause(say),
