@@ -46,8 +46,8 @@ def train(
 ) -> None:
     """Train one model; validation chooses the epoch, and the run is tracked in MLflow."""
     spec = load_spec(TrainSpec, spec_file, tuple(settings))
-    folder = needed(data)
     crew = worker_count(workers)
+    folder = needed(data)
 
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
