@@ -39,17 +39,14 @@ class Machines:
         self._space("head", 1)
         self.address = "10.99.0.1:6379" if namespaces else f"127.0.0.1:{_free_port()}"
         where = ["--port", self.address.split(":")[1], "--temp-dir", self._temporary, "--include-dashboard=false"]
-        self._started("head", self._launch("head", 1, "--head", "--num-cpus=0", *where))
+        self._start("head", 1, "--head", "--num-cpus=0", *where)
 
     def add(self, *names: str) -> None:
-        """Nodes of one core each, started together; a name is used once."""
-        started = []
+        """Nodes of one core each, one after the other, for they race for names of files; no name twice."""
         for name in names:
             self._made += 1
             self._space(name, 10 + self._made)
-            started.append((name, self._launch(name, 10 + self._made, "--address", self.address, "--num-cpus=1")))
-        for name, process in started:
-            self._started(name, process)
+            self._start(name, 10 + self._made, "--address", self.address, "--num-cpus=1")
 
     def popen(self, command: list[str], folder: Path) -> "subprocess.Popen[str]":
         """A driver on the head's machine."""
@@ -82,23 +79,19 @@ class Machines:
             subprocess.run(["ip", "netns", "del", self._named(name)], check=True)
         shutil.rmtree(self._temporary, ignore_errors=True)
 
-    def _log(self, name: str) -> Path:
-        return Path(self._temporary) / f"{name}.log"
-
-    def _started(self, name: str, process: "subprocess.Popen[bytes]") -> None:
-        assert process.wait() == 0, self._log(name).read_text()
-
-    def _launch(self, name: str, number: int, *words: str) -> "subprocess.Popen[bytes]":
+    def _start(self, name: str, number: int, *words: str) -> None:
         ip = f"10.99.0.{number}" if self._namespaces else "127.0.0.1"
         command = [str(Path(sys.executable).parent / "ray"), "start", *words, "--node-name", name]
         command += ["--node-ip-address", ip, "--object-store-memory", "80000000", "--disable-usage-stats"]
         command += ["--min-worker-port=0", "--max-worker-port=0"]
         if not self._namespaces:
             command += [f"--dashboard-agent-listen-port={_free_port()}"]
-        with self._log(name).open("w") as log:  # a pipe would be kept open by Ray's daemons
-            return subprocess.Popen(
-                [*self._inside(name), *command], env=self._environment(name), stdout=log, stderr=log
+        said = Path(self._temporary) / f"{name}.log"
+        with said.open("w") as log:  # a pipe would be kept open by Ray's daemons
+            done = subprocess.run(
+                [*self._inside(name), *command], env=self._environment(name), stdout=log, stderr=log, check=False
             )
+        assert done.returncode == 0, said.read_text()
 
     def _environment(self, name: str) -> dict[str, str]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY", "GAPWISE", "MLFLOW"))}
