@@ -98,6 +98,7 @@ class Machines:
         ray = {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0", "RAY_health_check_period_ms": "1000"}
         gloo = {"GLOO_SOCKET_IFNAME": "eth0" if self._namespaces else "lo"}  # this machine's name is loopback's
         path = {"PYTHONPATH": str(Path(__file__).parents[2] / "platform"), "OMP_NUM_THREADS": "1"}
+        ray["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = "30"  # for Ray counts a dead node for 20 s more
         return kept | ray | gloo | path | {MARK: f"{self._mine} {name}"}
 
     def _processes(self, name: str) -> list[int]:
