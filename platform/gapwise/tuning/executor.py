@@ -32,6 +32,7 @@ _NEXT_TO_NOTHING: dict[str, int | float] = {"memory": 1}
 """For a trial that waits for its own workers: Tune refuses nothing at all, and where a hundredth of a core is taken, as
 many workers as there are cores wait for ever."""
 _SECONDS_BETWEEN_LOOKS = 2.0
+"""At the nodes that are there."""
 _NO_LIMIT = 1_000_000
 """Tune wants one of its own before it starts several trials at a time; the searcher's is the one that counts."""
 _KILLED_FOR_MEMORY = ("OutOfMemoryError", "NODE_OUT_OF_MEMORY", "running low on memory")
