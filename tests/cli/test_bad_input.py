@@ -536,6 +536,8 @@ def test_an_unknown_registered_model_is_refused(refuse: Refuse, name: str) -> No
         (("tune", SPACE, "--trials", "many"), "--trials"),
         (("tune", SPACE, "--concurrency", "0"), "--concurrency"),
         (("train", TRAIN, "--workers", "0"), "--workers"),
+        (("train", TRAIN, "--workers", "4:1"), "allowed: N, or MIN:MAX"),
+        (("train", TRAIN, "--workers", "a"), "'a' is no number of workers"),
         (("evaluate", "m", "--mask-seeds", "0"), "--mask-seeds"),
         (("data", "synth", "out", "--seed", "-1"), "--seed"),
         (("promote", "one"), "--name"),

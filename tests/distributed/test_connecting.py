@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import ray
 
+from gapwise.distributed import cluster
 from gapwise.distributed.cluster import check_versions, connected
 from gapwise.errors import SpecError
 
@@ -15,6 +16,7 @@ def test_without_an_address_a_cluster_of_its_own_is_started(monkeypatch: pytest.
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda **how: asked.update(how))
     monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(cluster, "draining", set)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     with connected():
         pass

@@ -28,6 +28,7 @@ AddressOption = Annotated[
 ]
 
 
+_WORKERS = "N, or MIN:MAX with 1 <= MIN <= MAX"
 _MOST_RATES = 100
 """Rates have two decimals, so a finer step than this is refused later; it must not fill the memory before."""
 
@@ -62,6 +63,17 @@ def rates(text: str) -> tuple[float, ...]:
     if not found or any(not 0.0 <= rate <= 1.0 for rate in found):
         raise SpecError(f"{text!r} has a rate outside [0, 1], or none", where="--rates", allowed=allowed)
     return found
+
+
+def worker_count(text: str) -> int | tuple[int, int]:
+    """ "2", or "1:4" for at least one and as many as there is room for up to four. Raises SpecError for the rest."""
+    numbers = text.split(":")
+    if len(numbers) > 2 or not all(number.isdecimal() and number.isascii() for number in numbers):
+        raise SpecError(f"{text!r} is no number of workers", where="--workers", allowed=_WORKERS)
+    fewest, most = int(numbers[0]), int(numbers[-1])
+    if not 1 <= fewest <= most:
+        raise SpecError(f"{text!r} is no range of workers", where="--workers", allowed=_WORKERS)
+    return fewest if len(numbers) == 1 else (fewest, most)
 
 
 def rate_or(word: str, text: str) -> float | None:

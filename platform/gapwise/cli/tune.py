@@ -178,6 +178,7 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
             data=wish.data,
             folder=study_folder,
             concurrency=placement.at_once,
+            grows=wish.concurrency is None,
             began=wish.began,
             search_budget_seconds=wish.search_budget_seconds,
             pause=Pause(say),

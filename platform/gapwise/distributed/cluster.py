@@ -171,7 +171,13 @@ def _reason(error: Exception) -> str:
     return "; ".join(said.splitlines()[0] for said in words if said) or type(error).__name__
 
 
+def draining() -> set[str]:
+    """Ids of the nodes that are about to go and take nothing new."""
+    return set(ray._private.state.state.get_draining_nodes())
+
+
 def resources() -> Resources:
-    """What the cluster has in all."""
-    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    """What the cluster has in all, but for nodes that are about to go."""
+    leaving = draining()
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["NodeID"] not in leaving]
     return Resources(tuple(Node(int(one.get("CPU", 0)), int(one.get("GPU", 0))) for one in alive))

@@ -17,7 +17,7 @@ from gapwise.distributed.cluster import resources
 from gapwise.distributed.placement import Needs, Share, place
 from gapwise.distributed.sharing import Device
 from gapwise.distributed.turns import SECONDS_BETWEEN_ASKS, Turns
-from gapwise.tuning.executor import BookSearcher, PhaseRun, needs_of, run_on_tune
+from gapwise.tuning.executor import NO_LIMIT, BookSearcher, PhaseRun, needs_of, run_on_tune
 
 
 class SharingSearcher(BookSearcher):
@@ -44,7 +44,7 @@ class SharingSearcher(BookSearcher):
 
     def _most(self) -> int:
         """How many trials it would run at once, if it was alone."""
-        return self._run.concurrency
+        return self._room()
 
     def suggest(self, trial_id: str) -> Any:
         if not self.may_start():
@@ -74,8 +74,8 @@ class SharingSearcher(BookSearcher):
 class _GivesWay(SearchGenerator):
     """What Tune asks, around the searcher."""
 
-    def __init__(self, searcher: SharingSearcher, concurrency: int) -> None:
-        super().__init__(ConcurrencyLimiter(searcher, max_concurrent=concurrency))
+    def __init__(self, searcher: SharingSearcher) -> None:
+        super().__init__(ConcurrencyLimiter(searcher, max_concurrent=NO_LIMIT))
         self._sharing = searcher
 
     def is_finished(self) -> bool:
@@ -96,7 +96,7 @@ def run_shared_phase(book: Any, run: PhaseRun, turns: Turns) -> None:
         while not searcher.over:
             while not searcher.may_start():
                 time.sleep(SECONDS_BETWEEN_ASKS)
-            run_on_tune(run, searcher, _GivesWay(searcher, run.concurrency), share)
+            run_on_tune(run, searcher, _GivesWay(searcher), share)
     finally:
         turns.hold(0, 0)
 

@@ -60,6 +60,8 @@ class StudyPlan:
     data: Path
     folder: Path
     concurrency: int
+    grows: bool = False
+    """Whether trials run on nodes that join later too: more at once than `concurrency`."""
     began: float = field(default_factory=time.perf_counter)
     """On `time.perf_counter`'s clock: when the command began, for `wall_seconds`."""
     search_budget_seconds: float | None = None
@@ -138,7 +140,7 @@ def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> N
     seconds = min((limit for limit in budget if limit is not None), default=math.inf)
     deadline = time.monotonic() + seconds
     with clock.running():
-        _run(plan, book, PhaseRun("search", plan.book, plan.place, plan.concurrency, deadline))
+        _run(plan, book, PhaseRun("search", plan.book, plan.place, plan.concurrency, deadline, plan.grows))
     left = ray.get(book.unfinished.remote())
     if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
         raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
@@ -167,7 +169,7 @@ def _second_phase(
         waiting = ray.get(book.plan_repeats.remote(repeats))
         if waiting:
             stages.stage("second phase", waiting)
-            _run(plan, book, PhaseRun("seeds", plan.book, plan.place, plan.concurrency))
+            _run(plan, book, PhaseRun("seeds", plan.book, plan.place, plan.concurrency, grows=plan.grows))
             observer.show()
         finished: list[Finished] = ray.get(book.finished.remote("seeds"))
         return finished
