@@ -58,6 +58,9 @@ SURFACE = {
         "--trials",
         "--warm-start",
     ],
+    "retrain tick": ["--address", "--force", "--help", "--json"],
+    "retrain history": ["--help", "--json", "--last"],
+    "retrain serve": ["--address", "--help"],
     "plan": ["--data", "--help", "--json", "--resolved", "--set", "--trials", "--warm-start"],
     "evaluate": [
         "--baseline",

@@ -22,10 +22,6 @@ from gapwise.cli.main import app
 ROOT = Path(__file__).parents[2]
 Objects = list[dict[str, Any]]
 
-# Built at the same time as this folder. Until they are there their arguments cannot be parsed; from then on they are,
-# because only commands that do not exist are looked up here.
-WAITING = {"submit", "retrain"}
-
 
 def one(objects: Objects, kind: str, name: str | None = None) -> dict[str, Any]:
     (found,) = (each for each in objects if each["kind"] == kind and name in (None, each["metadata"]["name"]))
@@ -319,7 +315,7 @@ def resolved(container: dict[str, Any]) -> list[str]:
 
 
 def refused(words: list[str]) -> str:
-    """Why our command line would not take these words; empty where it does, or where the command is still to come."""
+    """Why our command line would not take these words; empty where it does."""
     if words[0] != "gapwise":
         return f"not a command of ours: {words[0]}"
     if words[1:3] == ["submit", "--"]:
@@ -328,7 +324,7 @@ def refused(words: list[str]) -> str:
     rest = words[1:]
     while rest and hasattr(command, "commands"):
         if rest[0] not in command.commands:
-            return "" if command.name == "gapwise" and rest[0] in WAITING else f"no command {rest[0]}"
+            return f"no command {rest[0]}"
         command, rest = command.commands[rest[0]], rest[1:]
     try:
         command.make_context(command.name, rest)

@@ -141,6 +141,7 @@ class RealWork:
                 concurrency=self._schedule.concurrency,
                 storage=checked_storage(self._schedule.storage),
                 address=self._address,
+                priority=self._schedule.priority,
                 began=time.perf_counter(),
                 search_budget_seconds=budget,
                 resume=(home / STUDY_FILE).exists(),

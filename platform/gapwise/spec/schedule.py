@@ -90,6 +90,8 @@ class ScheduleSpec(Spec):
     """Of a tick that dies or fails, before it is given up."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Runs at once; by default as many as fit."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Among studies on one cluster, as for `gapwise tune --priority`."""
     storage: str = "journal"
     """Where a study's trials are recorded, as for `gapwise tune --storage`."""
 
