@@ -30,7 +30,7 @@ from gapwise.data.importers import ImportOptions, import_dataset
 from gapwise.data.manifest import SPLIT_NAMES, Manifest, SourceRecord, parse_manifest, read_manifest, write_manifest
 from gapwise.data.parts import write_part
 from gapwise.data.placement import hashed, homes, placed, settled_shares
-from gapwise.data.store import open_dataset
+from gapwise.data.store import open_dataset, opened
 from gapwise.data.synth import read_task
 from gapwise.data.truth import truth_if_any
 from gapwise.data.writer import WriteOptions, write_dataset
@@ -181,6 +181,17 @@ def test_old_parts_are_never_touched_and_what_was_opened_before_stays_as_it_was(
     }
     np.testing.assert_array_equal(train.batch(np.arange(6)).labels.numpy(), BASE["train"].labels)
     assert opened.valid.ids == ["b0", "b1"] and len(train) == 6
+
+
+def test_a_worker_that_opens_the_data_after_they_grew_refuses_them_where_others_were_begun_with(folder, tmp_path):
+    begun_with = open_dataset(folder).manifest.fingerprint
+    opened(str(folder), begun_with)
+    append(npz(tmp_path / "more.npz", {"train": drawn(["x"], ["g"])}), folder, "npz", ALL_TO_TRAIN)
+    opened.cache_clear()  # another process
+
+    with pytest.raises(DataError, match="the dataset changed while it was trained on"):
+        opened(str(folder), begun_with)
+    assert opened(str(folder))[0].manifest.fingerprint != begun_with
 
 
 def test_raw_text_and_tokens_of_an_mmsa_part_come_along(mmsa_tree, dump, tmp_path):

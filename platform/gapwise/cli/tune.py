@@ -176,6 +176,7 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
             name=wish.name,
             space=space,
             data=wish.data,
+            fingerprint=dataset.manifest.fingerprint,
             folder=study_folder,
             concurrency=placement.at_once,
             grows=wish.concurrency is None,

@@ -309,7 +309,12 @@ def _moments(train: TrainSplit, name: str) -> Moments:
 
 
 @lru_cache(maxsize=2)
-def opened(path: str) -> tuple[Dataset, Statistics]:
-    """A dataset and its training statistics, once a process: a reused worker pays for its first run only."""
+def opened(path: str, fingerprint: str = "") -> tuple[Dataset, Statistics]:
+    """A dataset and its training statistics, once a process: a reused worker pays for its first run only.
+
+    Raises DataError where it is not the one of this fingerprint any more; empty: whichever is there.
+    """
     dataset = open_dataset(Path(path))
+    if fingerprint and dataset.manifest.fingerprint != fingerprint:
+        raise DataError("the dataset changed while it was trained on", where=path, allowed=f"{fingerprint[:12]}...")
     return dataset, statistics(dataset.train)

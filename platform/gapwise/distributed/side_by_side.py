@@ -41,6 +41,8 @@ class Batch(NamedTuple):
     mask_seeds: int
     """Masks behind each figure that is kept with a model."""
     workers_per_run: int = 1
+    fingerprint: str = ""
+    """Of the data; empty: whichever is there."""
 
     def place(self, run: Run) -> Path:
         return Path(self.folder) / run.name
@@ -103,7 +105,7 @@ def _worker(config: dict[str, Any]) -> None:
     for run in runs[worker.rank() :: worker.world()] if alone else runs:
         if not pending(batch, [run]):  # done before a worker was lost
             continue
-        job = whole_job(run.spec, *opened(batch.data), keep_last=run.keep_last)
+        job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
         _run_one(batch, run, worker.on_device(job) if alone else worker.data_parallel(job))
     worker.tell_driver({"done": len(runs)})
 

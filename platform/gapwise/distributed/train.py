@@ -39,7 +39,7 @@ def train_run(
     with tail(folder / PROGRESS, each_epoch):
         run_through_losses(
             train_worker,
-            {"spec": spec, "data": str(data), "folder": str(folder)},
+            {"spec": spec, "data": str(data), "fingerprint": dataset.manifest.fingerprint, "folder": str(folder)},
             workers=workers,
             storage=folder / _STORAGE,
         )
@@ -95,7 +95,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from gapwise.distributed import worker
 
     folder = Path(config["folder"])
-    job = worker.data_parallel(whole_job(config["spec"], *opened(config["data"])))
+    job = worker.data_parallel(whole_job(config["spec"], *opened(config["data"], config["fingerprint"])))
     sink = DirectorySink(folder, job.spec, job.rank)
     trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), LeavingSink(sink, job, Notice()))
     if job.rank == 0:

@@ -58,6 +58,8 @@ class StudyPlan:
     name: str
     space: SearchSpec
     data: Path
+    fingerprint: str = ""
+    """Of the data that the study was begun on, which may grow in the folder meanwhile; empty: whichever is there."""
     folder: Path
     concurrency: int
     grows: bool = False
@@ -88,7 +90,7 @@ class StudyPlan:
 
     @property
     def place(self) -> Place:
-        return Place(self.space, str(self.data), str(self.folder))
+        return Place(self.space, str(self.data), str(self.folder), self.fingerprint)
 
 
 class Stages(Protocol):

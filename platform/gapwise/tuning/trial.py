@@ -66,6 +66,8 @@ class Place(NamedTuple):
     space: SearchSpec
     data: str
     folder: str
+    fingerprint: str = ""
+    """Of the data that the study was begun on; empty: whichever is there."""
 
 
 class Paused(Exception):
@@ -123,7 +125,9 @@ class PausingSink(DirectorySink):
 def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return replace(whole_job(assigned_spec(place.space, assignment), *opened(place.data)), device=device)
+    return replace(
+        whole_job(assigned_spec(place.space, assignment), *opened(place.data, place.fingerprint)), device=device
+    )
 
 
 def run_trial(
