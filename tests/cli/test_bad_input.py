@@ -201,6 +201,55 @@ def test_a_missing_dataset_option_is_refused_saying_how_to_name_one(refuse: Refu
     assert "--data DIR, or GAPWISE_DATA" in refuse(*words)
 
 
+def append_words(file: Path, file_format: str = "mmsa") -> tuple[object, ...]:
+    return "data", "append", file, "--to", "out", "--format", file_format
+
+
+def fresh(**changes: Any) -> dict[str, dict[str, Any]]:
+    """A part for `tree()`: its validation split under ids that are new."""
+    return {"valid": tree()["valid"] | {"id": [f"new_{row}" for row in range(4)]} | changes}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"audio": np.zeros((4, 6, 3), np.float32)}, "audio float32[3]"),
+        ({"vision": np.zeros((4, 6, 3), np.float32)}, "vision float32[3]"),
+        ({"raw_text": ["a", "b", "c", "d"]}, "raw"),
+        ({"regression_labels": np.full(4, 3.5, np.float32)}, "allowed: -3 to 3"),
+        ({"id": ["new_0", "new_1", "new_2", "new_0"]}, "'new_0' occurs more than once"),
+        ({"id": ["new_0", "new_1", "new_2", "testv_3"]}, "'testv_3' is in the dataset already"),
+        ({"id": [f"testv_{row}" for row in range(4)]}, "all of its 4 samples"),
+        ({"id": ["a", "b", "c", "d"]}, "each id is its own group"),
+    ],
+    ids=["dims", "modality", "raw text", "labels", "id twice", "known id", "all known", "no groups"],
+)
+def test_a_part_that_does_not_fit_its_dataset_is_refused_and_the_dataset_stays(
+    call: Call, refuse: Refuse, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    call(*import_words(pickled(tmp_path / "base.pkl", tree())))
+    call(*append_words(pickled(tmp_path / "first.pkl", fresh(id=["first_0", "first_1", "first_2", "first_3"]))))
+    before = Path("out/dataset.json").read_bytes()
+    line = refuse(*append_words(pickled(tmp_path / "part.pkl", fresh(**changes))))
+    assert said in line and "part.pkl" in line
+    assert Path("out/dataset.json").read_bytes() == before
+    assert call(*append_words(pickled(tmp_path / "good.pkl", fresh()))).code == 0
+
+
+def test_a_file_is_appended_once_by_a_known_format_to_a_dataset(call: Call, refuse: Refuse, tmp_path: Path) -> None:
+    part = pickled(tmp_path / "part.pkl", fresh())
+    assert "not a gapwise dataset" in refuse(*append_words(part))
+    call(*import_words(pickled(tmp_path / "base.pkl", tree())))
+    assert call(*append_words(part)).code == 0
+    assert "was appended before (step 1)" in refuse(*append_words(part))
+    assert "was imported from" in refuse(*append_words(tmp_path / "base.pkl"))
+    assert "allowed: mmsa, parquet, npz" in refuse(*append_words(pickled(tmp_path / "x.h5", {}), "hdf5"))
+    assert "no such file" in refuse(*append_words(tmp_path / "none.pkl"))
+    assert "fixed by the first append" in refuse(*append_words(part), "--split", 9, 1, 0)
+    assert "train, valid, test" in refuse("data", "append", part, "--to", "out", "--format", "mmsa", "--split", 0, 0, 0)
+    assert "--split" in refuse(*append_words(part), "--split", "most", "few", "few")
+
+
 Change = Callable[[dict[str, Any]], None]
 
 
@@ -487,6 +536,8 @@ def test_an_unknown_registered_model_is_refused(refuse: Refuse, name: str) -> No
         (("tune", SPACE, "--trials", "many"), "--trials"),
         (("tune", SPACE, "--concurrency", "0"), "--concurrency"),
         (("train", TRAIN, "--workers", "0"), "--workers"),
+        (("train", TRAIN, "--workers", "4:1"), "allowed: N, or MIN:MAX"),
+        (("train", TRAIN, "--workers", "a"), "'a' is no number of workers"),
         (("evaluate", "m", "--mask-seeds", "0"), "--mask-seeds"),
         (("data", "synth", "out", "--seed", "-1"), "--seed"),
         (("promote", "one"), "--name"),

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from gapwise.cli.progress import StudyDisplay
+from gapwise.distributed.turns import Turns
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Outcome
 from gapwise.tuning.events import Event
@@ -99,6 +101,28 @@ def test_a_refit_counts_runs_and_no_trials(plan: StudyPlan) -> None:
     assert not any(line.startswith("model") for line in drawn(display))
 
 
+def test_who_waits_for_its_turn_on_a_cluster_reads_why_once_and_again_after_it_had_one(plan: StudyPlan) -> None:
+    line = "waiting for 2 slots: study other (priority 5) is first"
+    plain = console(terminal=False)
+    display = StudyDisplay(replace(plan, turns=Turns("night 1", "night", 0)), plain)
+    for held in (0, 0, 1, 0):
+        display.stands(2, held, line)
+    display.stands(0, 0, "")
+    said = [one.split("] ", 1)[1] for one in written(plain).splitlines()]
+    assert said == [line, line]
+
+
+def test_the_table_says_why_a_study_has_not_all_it_wants(plan: StudyPlan) -> None:
+    turns = Turns("night 1", "night", 0)
+    display = StudyDisplay(replace(plan, turns=turns), console(terminal=True))
+    assert turns.watchers == [display]
+    display.stage("search", 5)
+    display.stands(2, 1, "waiting for 1 slot: study other (priority 5) is first")
+    assert drawn(display)[1] == "waiting for 1 slot: study other (priority 5) is first"
+    display.stands(2, 2, "")
+    assert not any("waiting" in line for line in drawn(display))
+
+
 def test_a_terminal_that_cannot_move_its_cursor_gets_lines(plan: StudyPlan) -> None:
     dumb = Console(file=io.StringIO(), force_terminal=True, width=100, _environ={"TERM": "dumb"})
     run(StudyDisplay(plan, dumb))
@@ -108,8 +132,6 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(plan: StudyPlan) -> N
 def test_a_resumed_study_begins_with_what_its_journal_has(
     write_study: WriteStudy, plan: StudyPlan, tmp_path: Path
 ) -> None:
-    from dataclasses import replace
-
     folder = write_study(tmp_path / "studies", "one", until="search")
     display = StudyDisplay(replace(plan, folder=folder), console(terminal=True))
     display.stage("search", 1)

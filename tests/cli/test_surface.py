@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 import yaml
@@ -38,6 +39,7 @@ SURFACE = {
         "--strict",
         "--task",
     ],
+    "data append": ["--format", "--help", "--json", "--modality", "--split", "--strict", "--to"],
     "data check": ["--help", "--json"],
     "train": ["--address", "--data", "--help", "--json", "--resume", "--set", "--workers"],
     "tune": [
@@ -46,6 +48,7 @@ SURFACE = {
         "--data",
         "--help",
         "--json",
+        "--priority",
         "--resume",
         "--retry-failed",
         "--set",
@@ -55,6 +58,9 @@ SURFACE = {
         "--trials",
         "--warm-start",
     ],
+    "retrain tick": ["--address", "--force", "--help", "--json"],
+    "retrain history": ["--help", "--json", "--last"],
+    "retrain serve": ["--address", "--help"],
     "plan": ["--data", "--help", "--json", "--resolved", "--set", "--trials", "--warm-start"],
     "evaluate": [
         "--baseline",
@@ -92,6 +98,23 @@ SURFACE = {
     "predict": ["--data", "--help", "--json", "--out", "--rate", "--split"],
     "reproduce": ["--address", "--data", "--help", "--json", "--tolerance", "--workers"],
     "gc": ["--dry-run", "--help", "--json", "--keep-top", "--quota", "--study"],
+    "submit run": [
+        "--address",
+        "--cpus",
+        "--env",
+        "--gpus",
+        "--help",
+        "--id",
+        "--json",
+        "--memory",
+        "--no-wait",
+        "--python",
+        "--ship",
+    ],
+    "submit status": ["--address", "--help", "--json"],
+    "submit logs": ["--address", "--follow", "--help", "--json"],
+    "submit stop": ["--address", "--help", "--json"],
+    "doctor": ["--address", "--concurrency", "--data", "--help", "--json", "--storage"],
 }
 COMMANDS = [name for name in SURFACE if name]
 
@@ -126,7 +149,7 @@ def test_every_command_explains_itself_with_an_example(call: Call, command: str)
     assert answer.err == ""
 
 
-@pytest.mark.parametrize("group", ["data", "registry", "study", ""])
+@pytest.mark.parametrize("group", ["data", "registry", "study", "submit", ""])
 def test_a_group_without_a_command_shows_its_help(call: Call, group: str) -> None:
     answer = call(*group.split())
     assert answer.code == 2
@@ -154,6 +177,29 @@ def test_synth_and_check_print_one_object_with_the_promised_keys(call: Call) -> 
     assert set(made) >= {"name", "task", "fingerprint", "splits", "modalities", "repaired"}
     assert set(made["splits"]) == {"train", "valid", "test"}
     assert all(set(one) == {"dim", "max_length"} for one in made["modalities"].values())
+
+
+def test_append_prints_what_check_prints_and_what_it_did(call: Call, tmp_path: Path) -> None:
+    rows = {"id": np.array(["x0", "x1"]), "group": np.array(["x", "x"]), "label": np.array([0.5, -0.5])}
+    made = only_json(call("data", "synth", "made", "--json"))
+    frames = {name: np.ones((2, 3, one["dim"]), np.float32) for name, one in made["modalities"].items()}
+    np.savez(tmp_path / "may.npz", **{f"valid/{key}": column for key, column in (rows | frames).items()})
+    words = ("data", "append", tmp_path / "may.npz", "--to", "made", "--format", "npz", "--split", 1, 0, 0)
+    grown = only_json(call(*words, "--json"))
+    assert grown.pop("appended") == {
+        "step": 1,
+        "added": {"train": 2, "valid": 0, "test": 0},
+        "new_groups": 1,
+        "placed_elsewhere": 2,
+    }
+    assert grown == only_json(call("data", "check", "made", "--json"))
+    assert grown["parent"] == made["fingerprint"] and made["parent"] is None
+    shown = call("data", "check", "made").out
+    assert "growth" in shown and "may.npz" in shown and made["fingerprint"][:12] in shown
+
+
+def test_append_says_that_the_file_s_own_split_does_not_count(call: Call) -> None:
+    assert "ignored" in call("data", "append", "--help").out
 
 
 def test_whatever_else_is_printed_stdout_holds_the_answer_alone(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -192,9 +192,9 @@ def edit_manifest(folder: Path, **changes) -> None:
 
 def test_a_newer_format_version_is_refused_even_with_keys_unknown_here(draw_splits, write, tmp_path):
     write(draw_splits(), tmp_path / "d")
-    edit_manifest(tmp_path / "d", format_version=2, from_the_future=True)
+    edit_manifest(tmp_path / "d", format_version=3, from_the_future=True)
 
-    with pytest.raises(DataError, match=r"format version 2 is not known.*allowed: 1"):
+    with pytest.raises(DataError, match=r"format version 3 is not known.*allowed: 1, 2"):
         open_dataset(tmp_path / "d")
 
 

@@ -21,7 +21,7 @@ from gapwise.promotion.standing import Deed, settled
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
 from gapwise.testing.mlflow_server import Server
-from gapwise.tracking import registry
+from gapwise.tracking import registering
 from gapwise.tracking.client import connect, experiment_id
 from gapwise.tracking.router import Router
 from gapwise.tracking.runs import start_run
@@ -56,7 +56,7 @@ def test_a_name_is_promoted_rolled_back_approved_and_copied_through_a_server(
     run = start_run(there, experiment_id(there, here, "small"), "one", tags={})
     ground = {"dataset": "synthetic-small", "task": "regression", "ground": {"name": "frames"}}
     for number in (1, 2):
-        registry.register(there, "small", folder, run_id=run, facts={**ground, "number": number})
+        registering.register(there, "small", folder, run_id=run, facts={**ground, "number": number})
 
     def names(version: str) -> dict[str, str | None]:
         return {"champion-mr30": version}

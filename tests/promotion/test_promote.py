@@ -19,6 +19,7 @@ import pytest
 import torch
 from mlflow.exceptions import MlflowException
 
+from gapwise.data.manifest import Manifest, write_manifest
 from gapwise.data.store import Dataset, Split, open_dataset, statistics
 from gapwise.errors import GateError, RegistryError, SpecError
 from gapwise.models.saved import ModelFolder, load_model_folder, save_model
@@ -144,9 +145,16 @@ Act = Callable[..., Decided]
 def act(tracking: Tracking, here: Home, name: str, small: Path) -> Act:
     """Promote studies to the test's name, where every model on the test split errs as `errors` says."""
 
-    def promoted(*results: StudyResult, errors: Errors, spec: GateSpec = SPEC, **how: Any) -> Decided:
-        asked = Asked(name, list(results), open_dataset(small), spec, **how)
-        return promote(tracking, here, asked, judge=judging({FLOOR: (2.0, 2.0), **errors}))
+    def promoted(
+        *results: StudyResult,
+        errors: Errors,
+        spec: GateSpec = SPEC,
+        data: Path = small,
+        fence: Callable[[], object] = lambda: None,
+        **how: Any,
+    ) -> Decided:
+        asked = Asked(name, list(results), open_dataset(data), spec, **how)
+        return promote(tracking, here, asked, judge=judging({FLOOR: (2.0, 2.0), **errors}), fence=fence)
 
     return promoted
 
@@ -327,6 +335,45 @@ def test_a_test_split_is_not_asked_more_often_than_its_year_allows(
     with pytest.raises(GateError, match="1 decisions were made on this test split within a year, and spent"):
         act(make_study("new"), errors={**WINS, str(old): (1.2, 1.2)}, spec=once)
     assert open_dataset(small).exposures() == before, "who is refused has not looked"
+
+
+def test_decisions_on_a_test_split_count_for_what_grew_out_of_it(
+    make_study: Callable[..., StudyResult], act: Act, small: Path, tmp_path: Path
+) -> None:
+    grown = tmp_path / "grown"
+    shutil.copytree(small, grown)
+    old = open_dataset(small).manifest
+    step = {
+        "parent": old.fingerprint,
+        "parent_test": old.splits["test"].fingerprint,
+        "source": {"file": "more.npz", "digest": "0" * 64},
+        "added": {"train": 0, "valid": 0, "test": old.splits["test"].samples},
+        "repaired": {},
+        "shares": {"train": 1, "valid": 1, "test": 1},
+    }
+    parts = tuple(part.model_copy(update={"step": 1}) for part in old.splits["test"].parts)
+    other = old.splits["test"].model_copy(update={"fingerprint": "1" * 64, "parts": parts})
+    splits = {**old.splits, "test": other}
+    manifest = Manifest.model_validate({**old.model_dump(), "format_version": 2, "growth": [step]})
+    write_manifest(manifest.model_copy(update={"splits": splits, "fingerprint": "2" * 64}), grown)
+    once = SPEC.model_copy(update={"decisions_per_year": 1, "yearly_alpha": 0.05})
+    act(make_study("old"), errors=WINS, spec=once)
+
+    with pytest.raises(GateError, match="1 decisions were made on this test split within a year, and spent"):
+        act(make_study("new"), errors=WINS, spec=once, data=grown)
+
+
+def test_whoever_lost_the_right_to_decide_writes_nothing(
+    make_study: Callable[..., StudyResult], act: Act, tracking: Tracking, name: str
+) -> None:
+    def lost() -> None:
+        raise GateError("somebody else decides now")
+
+    with pytest.raises(GateError, match="somebody else decides now"):
+        act(make_study("one"), errors=WINS, fence=lost)
+
+    assert standing(tracking, name).ledger.entries == []
+    assert registry.aliases(tracking, name) == {}
 
 
 def test_where_the_baseline_serves_a_winner_that_is_held_again_is_recorded_and_spends(

@@ -28,7 +28,7 @@ from gapwise.promotion.reproduce import refuse_other_data, reproduce
 from gapwise.promotion.standing import Deed, record, settled, standing
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking import registry
+from gapwise.tracking import registering, registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.locate import locate
 from gapwise.tracking.router import Router
@@ -63,7 +63,7 @@ def promoted(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Promoted:
         folder = tmp_path_factory.mktemp("refit") / f"{seed}" / "model"
         save_model(folder, trained_model(job, found, found.kept.metrics))
         facts = {**GROUND, "metric": "mae", "trial": f"late_fusion-{seed}", "study": "one"}
-        made = registry.register(tracking, NAME, folder, run_id=run, facts=facts)
+        made = registering.register(tracking, NAME, folder, run_id=run, facts=facts)
         names[f"champion-mr{round(100 * float(rate)):02d}"] = made.version
     moves = [Move(rate="0.0", before=None, after="1"), Move(rate="0.6", before=None, after="2")]
     record(tracking, settled(tracking, NAME), Deed("promote", moves, names, {"gate": "g"}))
@@ -275,7 +275,10 @@ def test_the_commands_of_a_person_who_takes_back_agrees_and_checks(
         (("rollback", NAME, "--rate", "all"), "there is nothing to go back to"),
         (("approve", NAME), "no promotion waits for approval"),
         (("history", "nobody"), "no registered model 'nobody' (allowed: small)"),
-        (("copy", NAME, "--source", "sqlite:////none.db", "--as", "small-ledger"), "the name of a ledger or a router"),
+        (
+            ("copy", NAME, "--source", "sqlite:////none.db", "--as", "small-ledger"),
+            "the name of a ledger, a router or a schedule",
+        ),
     ],
 )
 def test_what_cannot_be_done_with_a_name_is_one_line(

@@ -20,7 +20,7 @@ from gapwise.data.store import open_dataset, statistics
 from gapwise.models.saved import save_model
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking import registry
+from gapwise.tracking import registering
 from gapwise.tracking.client import connect, experiment_id
 from gapwise.tracking.runs import start_run
 from gapwise.tracking.served import answering
@@ -67,7 +67,7 @@ def test_a_model_s_own_requirements_are_enough_to_answer(small: Path, tmp_path: 
     save_model(folder, trained_model(job, found, found.kept.metrics))
     tracking = connect(home)
     stored = start_run(tracking, experiment_id(tracking, home, "small"), "one", tags={})
-    registry.register(tracking, "small", folder, run_id=stored, facts={})
+    registering.register(tracking, "small", folder, run_id=stored, facts={})
     columns = to_rows(dataset.valid.batch(np.arange(4)))
     rows = {name: [None if cell is None else cell.tolist() for cell in column] for name, column in columns.items()}
     (tmp_path / "rows.json").write_text(json.dumps(rows))

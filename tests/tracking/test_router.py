@@ -27,7 +27,7 @@ from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
 from gapwise.testing.datasets import in_classes, small_splits, write
 from gapwise.testing.runs import tiny_spec, trained_on
-from gapwise.tracking import registry
+from gapwise.tracking import registering, registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.router import Router
 from gapwise.tracking.router_model import ensure_router
@@ -78,7 +78,7 @@ def routed(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Routed:
     for number, rate in enumerate(("0.0", "0.6")):
         folder = tmp_path_factory.mktemp("refit") / f"{number}" / "model"
         save_model(folder, model)
-        made = registry.register(tracking, "small", folder, run_id=run, facts={"number": number})
+        made = registering.register(tracking, "small", folder, run_id=run, facts={"number": number})
         registry.set_alias(tracking, "small", f"champion-mr{round(100 * float(rate)):02d}", made.version)
         versions.append(made.version)
     ensure_router(tracking, "small")
@@ -186,7 +186,7 @@ def test_classes_are_routed_like_scores(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     tracking = connect(home)
     run = start_run(tracking, experiment_id(tracking, home, "signs"), "one", tags={})
-    made = registry.register(tracking, "signs", folder, run_id=run, facts={})
+    made = registering.register(tracking, "signs", folder, run_id=run, facts={})
     registry.set_alias(tracking, "signs", "champion-mr30", made.version)
     ensure_router(tracking, "signs")
     batch = dataset.valid.batch(np.arange(12))

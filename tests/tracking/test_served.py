@@ -29,7 +29,7 @@ from gapwise.models.saved import ModelFolder, load_model_folder, save_model
 from gapwise.promotion.judge import judge
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking import registry
+from gapwise.tracking import registering, registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.runs import start_run
 from gapwise.training.checkpoint import NoSink, trained_model
@@ -74,7 +74,7 @@ def registered(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Registe
     home = Home(tmp_path_factory.mktemp("home"))
     tracking = connect(home)
     run = start_run(tracking, experiment_id(tracking, home, "small"), "one", tags={})
-    made = registry.register(tracking, "small", folder, run_id=run, facts={"trial": "promise-0"})
+    made = registering.register(tracking, "small", folder, run_id=run, facts={"trial": "promise-0"})
     registry.set_alias(tracking, "small", "champion-mr30", made.version)
     return Registered(tracking, load_model_folder(folder), folder, dataset)
 

@@ -24,7 +24,7 @@ from gapwise.data.store import Dataset, open_dataset, statistics
 from gapwise.models.saved import save_model
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
-from gapwise.tracking import registry
+from gapwise.tracking import registering, registry
 from gapwise.tracking.client import Tracking, connect, experiment_id
 from gapwise.tracking.router import Router
 from gapwise.tracking.router_model import ensure_router
@@ -54,7 +54,7 @@ def served(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     for seed, rate in (("1", "00"), ("2", "60")):
         folder = tmp_path_factory.mktemp("refit") / seed / "model"
         save_model(folder, trained_model(job, found, found.kept.metrics))
-        made = registry.register(tracking, "small", folder, run_id=run, facts={})
+        made = registering.register(tracking, "small", folder, run_id=run, facts={})
         registry.set_alias(tracking, "small", f"champion-mr{rate}", made.version)
     ensure_router(tracking, "small")
     with socket.socket() as free:

@@ -462,6 +462,22 @@ def test_a_book_that_was_paused_for_room_records_no_failure_of_a_run_whose_worke
     assert StudyBook(make_space(trials=1), journal).next_search() == one
 
 
+def test_on_hand_is_what_would_be_handed_out(make_space: MakeSpace, journal: Path) -> None:
+    space = make_space(trials=2, baseline_share=0.5)
+    book = StudyBook(space, journal)
+    assert book.on_hand("search", late=False) == 3
+    first = book.next_search()
+    assert first is not None
+    assert (book.on_hand("search", late=False), book.on_hand("search", late=True)) == (2, 0)
+    again = StudyBook(space, journal)
+    assert (again.on_hand("search", late=False), again.on_hand("search", late=True)) == (3, 1), "one was left behind"
+    assert again.on_hand("seeds", late=False) == 0
+    again.plan_repeats([Repeat("prlf", 0, first.values, seed) for seed in (1, 2)])
+    assert again.on_hand("seeds", late=True) == 2, "time is the search's budget"
+    again.pause()
+    assert again.on_hand("search", late=False) == again.on_hand("seeds", late=False) == 0
+
+
 def test_what_has_ended_need_not_begin(make_space: MakeSpace, journal: Path) -> None:
     book = StudyBook(make_space(), journal)
     (one,) = start(book, 1)

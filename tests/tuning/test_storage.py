@@ -3,13 +3,6 @@
 PostgreSQL is a real server in a temporary folder, where the machine has its binaries; SQLite is a file.
 """
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +12,7 @@ from optuna.storages import RDBStorage
 
 from gapwise.errors import SpecError, StudyError
 from gapwise.spec.search import SearchSpec
+from gapwise.testing.postgres import binaries, free_port, running_postgres
 from gapwise.tuning import storage
 from gapwise.tuning.assignment import Assignment, Outcome
 from gapwise.tuning.book import StudyBook
@@ -64,43 +58,16 @@ def test_a_database_that_does_not_answer_is_one_line() -> None:
     assert "\n" not in str(refused.value)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a fresh server; it must not run as root, so root runs it as nobody."""
-    config = shutil.which("pg_config")
-    if config is None:
-        pytest.skip("this machine has no PostgreSQL")
-    binaries = Path(subprocess.run([config, "--bindir"], capture_output=True, text=True, check=True).stdout.strip())
-    folder, port = Path(f"/tmp/gapwise-postgres-{os.getpid()}"), free_port()
-    folder.mkdir()
-    user = None
-    if os.geteuid() == 0:
-        user = "nobody"
-        shutil.chown(folder, user)
-    name = user or pwd.getpwuid(os.geteuid()).pw_name
-    data = folder / "data"
-    initialise = [binaries / "initdb", "-D", data, "-U", name, "--auth=trust", "--no-sync", "-E", "UTF8"]
-    subprocess.run(initialise, user=user, check=True, capture_output=True, cwd=folder)
-    command = [binaries / "postgres", "-D", data, "-p", str(port), "-k", folder, "-h", "127.0.0.1", "-F"]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(command, user=user, stdout=log, stderr=log, cwd=folder)
+def postgres() -> Iterator[str]:
+    """The URL of a database on a fresh server, which finds its password where a person's would be found."""
     try:
-        for _ in range(100):
-            ready = subprocess.run([binaries / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True)
-            if ready.returncode == 0:
-                break
-            time.sleep(0.1)
-        yield f"postgresql://{name}@127.0.0.1:{port}/postgres"
-    finally:
-        server.send_signal(signal.SIGINT)  # its fast way out: connections are not waited for
-        server.wait(60)
-        shutil.rmtree(folder)
+        binaries()
+    except SpecError as none:
+        pytest.skip(str(none))
+    with running_postgres() as server, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PGPASSFILE", str(server.passfile))
+        yield server.url("postgres")
 
 
 @pytest.fixture(autouse=True)

@@ -36,6 +36,7 @@ def ablate(
     from gapwise.distributed.ablation import Ablation, check_ablation, run_ablation
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.lock import DriverLock
+    from gapwise.distributed.shared import refuse_unshared
     from gapwise.distributed.side_by_side import Batch, pending
 
     dataset = open_dataset(folder, verify=True)
@@ -54,6 +55,7 @@ def ablate(
         stderr.print(f"{len(done)}/{left} {what}")
 
     with DriverLock(place), connected(address) as found:
+        refuse_unshared(home().root, [folder])
         body = run_ablation(ablation, dataset, found.gpus or found.cpus, each)
     print_json(body) if as_json else _show(body)
 

@@ -5,12 +5,29 @@
 
 import sys
 from contextlib import nullcontext
+from itertools import takewhile
 from typing import Any
 
 import typer
 
 from gapwise import __version__
-from gapwise.cli import ablate, data, evaluate, gc, plan, predict, promote, registry, reproduce, study, train, tune
+from gapwise.cli import (
+    ablate,
+    data,
+    doctor,
+    evaluate,
+    gc,
+    plan,
+    predict,
+    promote,
+    registry,
+    reproduce,
+    retrain,
+    study,
+    submit,
+    train,
+    tune,
+)
 from gapwise.cli.output import answer_alone
 from gapwise.errors import GapwiseError, no_room, raised
 
@@ -24,6 +41,8 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(registry.app, name="registry")
 app.add_typer(study.app, name="study")
+app.add_typer(retrain.app, name="retrain")
+app.add_typer(submit.app, name="submit")
 app.command("train", epilog=train.EXAMPLES)(train.train)
 app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
@@ -33,6 +52,7 @@ app.command("promote", epilog=promote.EXAMPLES)(promote.promote)
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
 app.command("gc", epilog=gc.EXAMPLES)(gc.gc)
+app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:
@@ -51,8 +71,8 @@ def gapwise(
 _UsageError: Any = typer.BadParameter.__bases__[0]
 """Typer carries its own copy of click, whose errors are not those of the package `click`."""
 _INTERRUPTED = 130
-_TRAIN = ("ray", "optuna", "threadpoolctl")
-"""Packages of the extra `train`."""
+_EXTRAS = {"ray": "train", "optuna": "train", "threadpoolctl": "train", "cronsim": "train", "aiohttp": "cluster"}
+"""The extra that brings a package."""
 
 
 def main() -> None:
@@ -62,7 +82,8 @@ def main() -> None:
 
 def _run() -> int:
     try:
-        with answer_alone() if "--json" in sys.argv else nullcontext():
+        ours = takewhile(lambda word: word != "--", sys.argv)  # behind it stands another command, for a cluster
+        with answer_alone() if "--json" in ours else nullcontext():
             code = app(standalone_mode=False)  # the exit code of a `typer.Exit` comes back as a value
     except GapwiseError as error:
         return _refused(str(raised(error)))
@@ -82,8 +103,8 @@ def _run() -> int:
 
 def _lacks(error: Exception) -> str:
     """What a command needs that an installation for answering alone does not have; empty for any other error."""
-    if isinstance(error, ModuleNotFoundError) and error.name in _TRAIN:
-        return f"this command needs {error.name}, which gapwise's extra `train` brings"
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return f"this command needs {error.name}, which gapwise's extra `{_EXTRAS[error.name]}` brings"
     return ""
 
 

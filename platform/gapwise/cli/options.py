@@ -28,6 +28,7 @@ AddressOption = Annotated[
 ]
 
 
+_WORKERS = "N, or MIN:MAX with 1 <= MIN <= MAX"
 _MOST_RATES = 100
 """Rates have two decimals, so a finer step than this is refused later; it must not fill the memory before."""
 
@@ -64,6 +65,17 @@ def rates(text: str) -> tuple[float, ...]:
     return found
 
 
+def worker_count(text: str) -> int | tuple[int, int]:
+    """ "2", or "1:4" for at least one and as many as there is room for up to four. Raises SpecError for the rest."""
+    numbers = text.split(":")
+    if len(numbers) > 2 or not all(number.isdecimal() and number.isascii() for number in numbers):
+        raise SpecError(f"{text!r} is no number of workers", where="--workers", allowed=_WORKERS)
+    fewest, most = int(numbers[0]), int(numbers[-1])
+    if not 1 <= fewest <= most:
+        raise SpecError(f"{text!r} is no range of workers", where="--workers", allowed=_WORKERS)
+    return fewest if len(numbers) == 1 else (fewest, most)
+
+
 def rate_or(word: str, text: str) -> float | None:
     """A missing rate for `--rate`; None for the word in place of one. Raises SpecError for anything else."""
     if text == word:
@@ -93,12 +105,12 @@ def seconds(text: str) -> float:
 _SIZES = {"kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 
 
-def size(text: str) -> int:
+def size(text: str, *, where: str = "--quota") -> int:
     """ "500MB" or "20GB" in bytes. Raises SpecError for anything else."""
     try:
         value = float(text[:-2]) * _SIZES[text[-2:]]
     except (KeyError, ValueError) as error:
-        raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB") from error
+        raise SpecError(f"{text!r} is not a size", where=where, allowed="500MB, 20GB, 1.5TB") from error
     if not 0 <= value < math.inf:
-        raise SpecError(f"{text!r} is not a size", where="--quota", allowed="500MB, 20GB, 1.5TB")
+        raise SpecError(f"{text!r} is not a size", where=where, allowed="500MB, 20GB, 1.5TB")
     return round(value)

@@ -26,6 +26,9 @@ class StudyDisplay:
         live = console.is_terminal and not console.is_dumb_terminal
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2) if live else None
         self._began = time.perf_counter()
+        self._waits, self._said = "", ""
+        if plan.turns is not None:
+            plan.turns.watchers.append(self)
 
     def __enter__(self) -> "StudyDisplay":
         if self._live is not None:
@@ -51,6 +54,16 @@ class StudyDisplay:
             if event.kind == "finished":
                 self._say_finished(_ending(event))
 
+    def stands(self, wanted: int, held: int, waits: str) -> None:
+        """Slots of a shared cluster; a log line only where there are none, for trials come and go all the time."""
+        del wanted
+        self._waits = waits
+        if waits and not held and waits != self._said:
+            self._said = waits
+            self._say(waits)
+        if held:
+            self._said = ""
+
     def _say_finished(self, what: str) -> None:
         self._say(f"{self._counter.progress()}: {what}")
 
@@ -64,6 +77,8 @@ class StudyDisplay:
         if not tally.stage:
             return Text(f"study {self._plan.name}")
         parts: list[RenderableType] = [Text(_headline(self._plan.name, tally), style="bold")]
+        if self._waits:
+            parts.append(Text(self._waits))
         if tally.stage != "refit":  # a refit is no trial of a model's
             parts.append(_arms(tally))
         if tally.leaders:

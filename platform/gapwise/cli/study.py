@@ -88,6 +88,10 @@ def _show_head(body: dict[str, Any]) -> None:
     by = f", {body['driver']}" if body["driver"] else ""
     where = f", in the {body['stage']}" if body["stage"] != "finished" else ""
     stdout.print(f"{body['study']}: {body['state']}{by}{where}", style="bold", soft_wrap=True, markup=False)
+    sharing = body["sharing"]
+    if sharing:
+        slots = f"{sharing['held']} of {sharing['wanted']} slots, priority {sharing['priority']}"
+        stdout.print("; ".join(filter(None, [slots, sharing["waits"]])), soft_wrap=True, markup=False)
     stdout.print(body["question"], soft_wrap=True, markup=False)
     data = " ".join(part for part in (body["dataset"], body["data"]) if part)
     stdout.print(f"data {data or 'of'} fingerprint {body['data_fingerprint'][:12]}", soft_wrap=True, markup=False)

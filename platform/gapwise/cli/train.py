@@ -3,16 +3,19 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gapwise.cli.options import AddressOption, DataOption, SetOption, needed
+from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, worker_count
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.train import TrainSpec
+
+if TYPE_CHECKING:
+    from gapwise.distributed.placement import Resources
 
 EXAMPLES = """
 Examples:
@@ -20,6 +23,8 @@ Examples:
     gapwise train search_spaces/train_prlf.yaml --data data/mosi
 
     gapwise train search_spaces/train_prlf.yaml --data data/mosi --workers 2 --set model.steps=2 --set epochs=5
+
+    gapwise train search_spaces/train_prlf.yaml --data data/mosi --workers 1:4 --address auto
 
     gapwise train search_spaces/train_prlf.yaml --data data/mosi --resume RUN_ID
 """
@@ -30,7 +35,13 @@ def train(
         Path, typer.Argument(metavar="SPEC.yaml", help="A training spec; see search_spaces/README.md.")
     ],
     data: DataOption = None,
-    workers: Annotated[int, typer.Option(help="Ray Train workers; they share each global batch.", min=1)] = 1,
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="Ray Train workers, which share each global batch; of MIN:MAX as many as there is room for.",
+        ),
+    ] = "1",
     settings: SetOption = [],  # noqa: B006
     resume: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Continue a run from its last snapshot.")] = None,
     address: AddressOption = None,
@@ -38,10 +49,12 @@ def train(
 ) -> None:
     """Train one model; validation chooses the epoch, and the run is tracked in MLflow."""
     spec = load_spec(TrainSpec, spec_file, tuple(settings))
+    crew = worker_count(workers)
     folder = needed(data)
 
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
+    from gapwise.distributed.launch import least, most
     from gapwise.distributed.lock import DriverLock
     from gapwise.distributed.train import MODEL, check_train, train_run
     from gapwise.evaluation.objective import settled
@@ -52,11 +65,10 @@ def train(
     dataset = open_dataset(folder, verify=True)
     spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     started = time.perf_counter()
-    check_train(spec, dataset, workers=workers, resume=home().runs / resume if resume else None)
+    check_train(spec, dataset, workers=most(crew), resume=home().runs / resume if resume else None)
     tracking = connect(home())
     with connected(address) as found, ExitStack() as held:
-        if workers > max(found.cpus, found.gpus):
-            raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
+        _refuse(found, least(crew), folder)
         if resume:
             held.enter_context(DriverLock(home().runs / resume))
         # All that can be refused has been: from here on the run exists.
@@ -73,7 +85,7 @@ def train(
             stderr.print(_line(epoch))
 
         try:
-            model = train_run(spec, folder, place, workers=workers, each_epoch=each_epoch)
+            model = train_run(spec, folder, place, workers=crew, each_epoch=each_epoch)
         except Diverged as error:
             stderr.print(f"the run diverged: {error}", soft_wrap=True, markup=False)
             raise typer.Exit(1) from error
@@ -88,6 +100,15 @@ def train(
         "samples_per_second": last.get("samples_per_second"),
     }
     print_json(body) if as_json else _show(body)
+
+
+def _refuse(found: "Resources", workers: int, data: Path) -> None:
+    """What this cluster cannot do."""
+    from gapwise.distributed.shared import refuse_unshared
+
+    if workers > max(found.cpus, found.gpus):
+        raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
+    refuse_unshared(home().root, [data])
 
 
 def _line(epoch: dict[str, Any]) -> str:

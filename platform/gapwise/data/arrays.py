@@ -72,6 +72,35 @@ class SplitArrays:
             tokens={name: _cut_tokens(arrays, start, stop) for name, arrays in self.tokens.items()},
         )
 
+    def take(self, rows: NDArray[np.int64]) -> "SplitArrays":
+        """These rows in this order, copied."""
+        return SplitArrays(
+            ids=[self.ids[row] for row in rows],
+            groups=[self.groups[row] for row in rows],
+            labels=self.labels[rows],
+            modalities={name: _take_modality(arrays, rows) for name, arrays in self.modalities.items()},
+            raw={name: [texts[row] for row in rows] for name, texts in self.raw.items()},
+            tokens={name: _take_tokens(arrays, rows) for name, arrays in self.tokens.items()},
+        )
+
+
+def _take_modality(arrays: ModalityArrays, rows: NDArray[np.int64]) -> ModalityArrays:
+    places, offsets = _gathered(arrays.offsets, rows)
+    return ModalityArrays(values=arrays.values[places], offsets=offsets, present=arrays.present[rows])
+
+
+def _take_tokens(arrays: TokenArrays, rows: NDArray[np.int64]) -> TokenArrays:
+    places, offsets = _gathered(arrays.offsets, rows)
+    return TokenArrays(ids=arrays.ids[places], offsets=offsets)
+
+
+def _gathered(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where the frames of `rows` lie, one after the other, and the offsets that cut them into rows again."""
+    lengths = np.diff(offsets)[rows]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    places = np.repeat(offsets[rows] - ends[:-1], lengths) + np.arange(ends[-1])
+    return places, ends
+
 
 def _cut_modality(arrays: ModalityArrays, start: int, stop: int) -> ModalityArrays:
     first, last = arrays.offsets[start], arrays.offsets[stop]
@@ -126,8 +155,8 @@ def check_together(splits: Mapping[str, SplitArrays], where: str) -> None:
         seen.update(dict.fromkeys(arrays.ids, split))
     (first_name, first), *others = splits.items()
     for split, arrays in others:
-        if _form(arrays) != _form(first):
-            raise DataError(f"{split} is {_form(arrays)} but {first_name} is {_form(first)}", where=where)
+        if form(arrays) != form(first):
+            raise DataError(f"{split} is {form(arrays)} but {first_name} is {form(first)}", where=where)
 
 
 def shared_groups(splits: Mapping[str, SplitArrays]) -> int:
@@ -136,7 +165,8 @@ def shared_groups(splits: Mapping[str, SplitArrays]) -> int:
     return sum(count > 1 for count in counts.values())
 
 
-def _form(arrays: SplitArrays) -> str:
+def form(arrays: SplitArrays) -> str:
+    """What all splits and parts of a dataset share, in words: types, modalities, features, whether text is kept."""
     parts = [f"label {arrays.labels.dtype}"]
     for name, modality in sorted(arrays.modalities.items()):
         kept = " raw" * (name in arrays.raw) + " tokens" * (name in arrays.tokens)

@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 from gapwise.data.arrays import Labels, TokenArrays
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.exposure import count_exposures, record_exposure
-from gapwise.data.fingerprint import content_keys, overall_fingerprint, part_digest, sample_digests, split_fingerprint
+from gapwise.data.fingerprint import content_keys
 from gapwise.data.manifest import SPLIT_NAMES, Manifest, read_manifest
-from gapwise.data.parts import Part, open_part
+from gapwise.data.parts import open_part
 from gapwise.data.shape import DataShape, Moments, Statistics
 from gapwise.data.tokens import TokenColumn, joined, refuse_foreign_ids
+from gapwise.data.verify import verify_dataset
 from gapwise.errors import DataError
 
 _FRAMES_AT_ONCE = 1 << 14
@@ -46,6 +47,8 @@ class Split:
         self.fingerprint = record.fingerprint
         self._parts = [open_part(folder, part, manifest) for part in record.parts]
         self._part_N = np.repeat(np.arange(len(self._parts)), [len(part) for part in self._parts])
+        self.steps = np.repeat([part.step for part in record.parts], [part.samples for part in record.parts])
+        """(N,), the growth step that brought each row; 0 came with the import."""
         self.labels: Labels = np.concatenate([part.arrays.labels for part in self._parts])
         """(N,) float32 scores or int64 classes."""
         self.lengths = {name: self._joined_lengths(name) for name in manifest.modalities}
@@ -163,6 +166,14 @@ class Split:
             yield row_F[start : start + len(frames_FD)], frames_FD
             start += len(frames_FD)
 
+    def frame_sums(self, modality: str) -> NDArray[np.float64]:
+        """(N, D): the sum of each sample's frames; 0 where it has none. Reads all of the split."""
+        sums_ND = np.zeros((len(self), self.manifest.modalities[modality].dim))
+        for row_F, frames_FD in self.frames_with_rows(modality):
+            rows, first = np.unique(row_F, return_index=True)
+            sums_ND[rows] += np.add.reduceat(frames_FD, first, axis=0)
+        return sums_ND
+
     def _gather(self, name: str, rows: NDArray[np.int64], lengths_B: NDArray[np.int64]) -> NDArray[np.float32]:
         record = self.manifest.modalities[name]
         steps_T = np.arange(record.max_length)
@@ -180,23 +191,6 @@ class Split:
 
     def _joined_starts(self, name: str) -> NDArray[np.int64]:
         return np.concatenate([part.arrays.modalities[name].offsets[:-1] for part in self._parts])
-
-    def verify(self) -> None:
-        """Hash the content again; DataError names the part that no longer matches."""
-        digests: list[bytes] = []
-        for part in self._parts:
-            digests += self._verified(part)
-        if split_fingerprint(self._parts[0].arrays, digests) != self.fingerprint:
-            raise DataError(f"the content of {self.name} no longer matches its fingerprint", where=str(self.folder))
-
-    def _verified(self, part: Part) -> list[bytes]:
-        digests = sample_digests(part.arrays)
-        if part_digest(digests) != part.digest:
-            raise DataError(
-                "the content no longer matches its digest: restore the file or import the source again",
-                where=str(part.path),
-            )
-        return digests
 
 
 class TrainSplit(Split):
@@ -255,8 +249,9 @@ class Dataset:
         return self.train, self.valid, TestSplit(self.folder, self.manifest)
 
     def exposures(self) -> int:
-        """How often the test split was read."""
-        return count_exposures(self.folder, self.manifest.splits["test"].fingerprint)
+        """How often the test split was read, also before it grew: its older samples were seen then."""
+        seen = {self.manifest.splits["test"].fingerprint, *(step.parent_test for step in self.manifest.growth)}
+        return sum(count_exposures(self.folder, fingerprint) for fingerprint in seen)
 
     def split(self, name: str, reason: str) -> Split:
         """A split by name; the reason is logged if it is test."""
@@ -277,16 +272,8 @@ def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:
     folder = Path(path)
     dataset = Dataset(folder, read_manifest(folder))
     if verify:
-        _verify(dataset)
+        verify_dataset(folder, dataset.manifest)
     return dataset
-
-
-def _verify(dataset: Dataset) -> None:
-    for split in (dataset.train, dataset.valid, TestSplit(dataset.folder, dataset.manifest)):
-        split.verify()
-    prints = {str(name): record.fingerprint for name, record in dataset.manifest.splits.items()}
-    if overall_fingerprint(prints) != dataset.manifest.fingerprint:
-        raise DataError("the overall fingerprint does not follow from the splits'", where=str(dataset.folder))
 
 
 def statistics(train: TrainSplit) -> Statistics:
@@ -322,7 +309,12 @@ def _moments(train: TrainSplit, name: str) -> Moments:
 
 
 @lru_cache(maxsize=2)
-def opened(path: str) -> tuple[Dataset, Statistics]:
-    """A dataset and its training statistics, once a process: a reused worker pays for its first run only."""
+def opened(path: str, fingerprint: str = "") -> tuple[Dataset, Statistics]:
+    """A dataset and its training statistics, once a process: a reused worker pays for its first run only.
+
+    Raises DataError where it is not the one of this fingerprint any more; empty: whichever is there.
+    """
     dataset = open_dataset(Path(path))
+    if fingerprint and dataset.manifest.fingerprint != fingerprint:
+        raise DataError("the dataset changed while it was trained on", where=path, allowed=f"{fingerprint[:12]}...")
     return dataset, statistics(dataset.train)

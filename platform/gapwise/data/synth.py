@@ -77,11 +77,12 @@ def generator_parameters(preset: SynthPreset, seed: int) -> dict[str, object]:
 def read_task(dataset: Dataset | Split) -> Task | None:
     """The parameters that a synthetic dataset, or a split of one, was drawn with; None for what is not synthetic.
 
+    None also for one that has grown, for nobody knows what its new samples were drawn from.
     Raises DataError if `synthetic.json` is not the one that the dataset was written with: an optimum computed from it
     would be another task's.
     """
     path = dataset.folder / SYNTHETIC_FILE
-    if not path.is_file():
+    if not path.is_file() or dataset.manifest.growth:
         return None
     text = path.read_text(encoding="utf-8")
     if _digest(text) != dataset.manifest.source.digest:

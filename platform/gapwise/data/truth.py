@@ -63,5 +63,8 @@ def read_truth(split: Split) -> Truth:
 
 
 def truth_if_any(split: Split) -> Truth | None:
-    """The truth of a split; None where none was kept. Raises DataError if there is one that cannot be read."""
-    return read_truth(split) if (split.folder / TRUTH_FILE).is_file() else None
+    """The truth of a split; None where none was kept, or where samples that nobody drew have joined the split.
+
+    Raises DataError if there is one that cannot be read.
+    """
+    return read_truth(split) if (split.folder / TRUTH_FILE).is_file() and not split.steps.any() else None

@@ -9,7 +9,7 @@ nothing. Non-finite values become zero, as the field does, and are counted by co
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -67,7 +67,7 @@ def write_dataset(splits: Splits, out: Path, options: WriteOptions) -> Manifest:
     `strict`, or if `out` holds anything but this very content.
     """
     _check(splits, options)
-    repaired_splits, repaired = _repair(splits, strict=options.strict, origin=options.origin)
+    repaired_splits, repaired = repair(splits, strict=options.strict, origin=options.origin)
     digests = {name: sample_digests(arrays) for name, arrays in repaired_splits.items()}
     manifest = _manifest(repaired_splits, digests, repaired, options)
     if _already_there(out, manifest):
@@ -91,7 +91,11 @@ def _check(splits: Splits, options: WriteOptions) -> None:
     check_together(splits, options.origin)
 
 
-def _repair(splits: Splits, *, strict: bool, origin: str) -> tuple[dict[str, SplitArrays], dict[str, int]]:
+def repair(splits: Splits, *, strict: bool, origin: str) -> tuple[dict[str, SplitArrays], dict[str, int]]:
+    """The splits with zero for every value that is not finite, and how many those were by column.
+
+    Raises DataError, naming `origin`, if there are any under `strict`.
+    """
     counts: Counter[str] = Counter()
     repaired = {}
     for split, arrays in splits.items():
@@ -146,23 +150,30 @@ def _manifest(
 
 
 def _split_record(name: str, arrays: SplitArrays, digests: list[bytes], rows_per_part: int) -> SplitRecord:
-    parts: list[PartRecord] = []
-    for start in range(0, len(arrays), rows_per_part):
-        mine = digests[start : start + rows_per_part]
-        file = f"{name}-{len(parts):05d}.arrow"
-        parts.append(PartRecord(file=file, samples=len(mine), digest=part_digest(mine)))
     return SplitRecord(
         samples=len(arrays),
         groups=len(set(arrays.groups)),
-        parts=tuple(parts),
+        parts=tuple(part_records(name, digests, rows_per_part)),
         fingerprint=split_fingerprint(arrays, digests),
     )
+
+
+def part_records(
+    split: str, digests: Sequence[bytes], rows_per_part: int, *, first: int = 0, step: int = 0
+) -> list[PartRecord]:
+    """How rows of these digests are cut into files, numbered from `first`; `step` is the append that brings them."""
+    parts: list[PartRecord] = []
+    for start in range(0, len(digests), rows_per_part):
+        mine = digests[start : start + rows_per_part]
+        file = f"{split}-{first + len(parts):05d}.arrow"
+        parts.append(PartRecord(file=file, samples=len(mine), digest=part_digest(mine), step=step))
+    return parts
 
 
 def _modality_records(splits: Splits) -> dict[str, ModalityRecord]:
     records = {}
     for name, modality in sorted(splits["train"].modalities.items()):
-        longest = max(int(np.diff(arrays.modalities[name].offsets).max()) for arrays in splits.values())
+        longest = longest_of(name, splits.values())
         if longest == 0:
             raise DataError(f"modality {name!r} is absent from every sample")
         dtype: Literal["float16", "float32"] = "float16" if modality.values.dtype == np.float16 else "float32"
@@ -174,6 +185,11 @@ def _modality_records(splits: Splits) -> dict[str, ModalityRecord]:
             tokens=name in splits["train"].tokens,
         )
     return records
+
+
+def longest_of(modality: str, pieces: Iterable[SplitArrays]) -> int:
+    """The most frames of any sample of any piece; 0 if none has the modality."""
+    return max(int(np.diff(piece.modalities[modality].offsets).max()) for piece in pieces)
 
 
 def _label_range(splits: Splits, asked: tuple[float, float] | None) -> tuple[float, float]:

@@ -72,6 +72,11 @@ def _workers(available: Resources, needs: Needs, cpus: int) -> int:
     return sum(min(node.gpus * needs.trials_per_device, node.cpus // cpus) for node in available.nodes)
 
 
+def fitting(available: Resources, needs: Needs, share: Share) -> int:
+    """Trials that fit when each of their workers gets this share."""
+    return _workers(available, needs, share.cpus) // needs.workers
+
+
 def place(available: Resources, needs: Needs, wanted: int | None = None) -> Placement:
     """`wanted` trials at once, as many as fit where nothing is said; they share all cores, evenly.
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from gapwise.data.store import opened
 from gapwise.distributed.cluster import resources
-from gapwise.distributed.launch import run_workers
+from gapwise.distributed.launch import run_through_losses
+from gapwise.distributed.notice import LeavingSink, Notice
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError
 from gapwise.models.saved import load_model_folder, save_model
@@ -40,6 +41,8 @@ class Batch(NamedTuple):
     mask_seeds: int
     """Masks behind each figure that is kept with a model."""
     workers_per_run: int = 1
+    fingerprint: str = ""
+    """Of the data; empty: whichever is there."""
 
     def place(self, run: Run) -> Path:
         return Path(self.folder) / run.name
@@ -83,12 +86,12 @@ def run_all(batch: Batch, runs: list[Run], concurrency: int, each: Callable[[str
         return
     storage = Path(batch.folder) / "ray"
     together, found = batch.workers_per_run, resources()
+    alone = min(concurrency, len(left), found.gpus or found.cpus)
     with tail(batch.progress, lambda event: each(event["done"])):
-        run_workers(
+        run_through_losses(
             _worker,
             {"batch": batch, "runs": left},
-            workers=together if together > 1 else min(concurrency, len(left), found.gpus or found.cpus),
-            name=f"attempt-{len(list(storage.glob('attempt-*'))) + 1}",
+            workers=together if together > 1 else (1, alone) if len(found.nodes) > 1 else alone,  # a node may go
             storage=storage,
         )
 
@@ -100,7 +103,9 @@ def _worker(config: dict[str, Any]) -> None:
     runs: list[Run] = config["runs"]
     alone = batch.workers_per_run == 1
     for run in runs[worker.rank() :: worker.world()] if alone else runs:
-        job = whole_job(run.spec, *opened(batch.data), keep_last=run.keep_last)
+        if not pending(batch, [run]):  # done before a worker was lost
+            continue
+        job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
         _run_one(batch, run, worker.on_device(job) if alone else worker.data_parallel(job))
     worker.tell_driver({"done": len(runs)})
 
@@ -109,7 +114,7 @@ def _run_one(batch: Batch, run: Run, job: Job) -> None:
     folder = batch.place(run)
     sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec, job.rank)
     try:
-        trained = fit(job, NoReporter(), sink)
+        trained = fit(job, NoReporter(), LeavingSink(sink, job, Notice()))
     except Diverged as error:
         if job.rank == 0:
             batch.note_failure(run, str(error))

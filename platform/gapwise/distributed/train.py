@@ -7,7 +7,8 @@ from typing import Any
 
 from gapwise.data.loading import steps_per_epoch
 from gapwise.data.store import Dataset, open_dataset, opened
-from gapwise.distributed.launch import run_workers
+from gapwise.distributed.launch import Count, run_through_losses
+from gapwise.distributed.notice import LeavingSink, Notice
 from gapwise.distributed.progress import append_line, tail
 from gapwise.errors import CheckpointError, SpecError
 from gapwise.evaluation.objective import settled
@@ -25,7 +26,7 @@ MODEL, PROGRESS, RUN_FILE, _STORAGE = "model", "progress.jsonl", "run.json", "ra
 
 
 def train_run(
-    spec: TrainSpec, data: Path, folder: Path, *, workers: int, each_epoch: Callable[[dict[str, Any]], None]
+    spec: TrainSpec, data: Path, folder: Path, *, workers: Count, each_epoch: Callable[[dict[str, Any]], None]
 ) -> ModelFolder:
     """Train in `folder`, continuing from its snapshot where it has one, and return the kept model.
 
@@ -35,13 +36,11 @@ def train_run(
     spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / RUN_FILE).write_text(json.dumps(_identity(spec, dataset)))
-    attempts = len(list((folder / _STORAGE).glob("attempt-*")))
     with tail(folder / PROGRESS, each_epoch):
-        run_workers(
+        run_through_losses(
             train_worker,
-            {"spec": spec, "data": str(data), "folder": str(folder)},
+            {"spec": spec, "data": str(data), "fingerprint": dataset.manifest.fingerprint, "folder": str(folder)},
             workers=workers,
-            name=f"attempt-{attempts + 1}",
             storage=folder / _STORAGE,
         )
     return load_model_folder(folder / MODEL)
@@ -52,7 +51,7 @@ def check_train(spec: TrainSpec, dataset: Dataset, *, workers: int, resume: Path
 
     Raises SpecError for a metric that the task does not have, more workers than samples or a text encoder that is not
     there, DataError for one that does not fit the dataset's token ids, CheckpointError for a run that is finished,
-    unknown here, or was started with another spec or dataset.
+    unknown here, or was started with another spec or dataset. `workers` is the most there may be.
     """
     spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
     read_shape(spec.model, dataset)
@@ -96,9 +95,9 @@ def train_worker(config: dict[str, Any]) -> None:
     from gapwise.distributed import worker
 
     folder = Path(config["folder"])
-    job = worker.data_parallel(whole_job(config["spec"], *opened(config["data"])))
+    job = worker.data_parallel(whole_job(config["spec"], *opened(config["data"], config["fingerprint"])))
     sink = DirectorySink(folder, job.spec, job.rank)
-    trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), sink)
+    trained = fit(job, SharedDecision(ProgressFile(folder / PROGRESS), job), LeavingSink(sink, job, Notice()))
     if job.rank == 0:
         kept = trained_model(job, trained, trained.kept.metrics)
         save_model(folder / MODEL, kept._replace(diagnostics=diagnostic_curves(job, trained)))

@@ -39,7 +39,7 @@ class Seen(NamedTuple):
 def fit_form(train: TrainSplit, preset: SynthPreset) -> Form:
     """Every parameter fitted on `train`. Of the preset it reads the form: names, label grid, count of noise levels."""
     labels_N = train.labels.astype(np.float64)
-    sums = {name: _frame_sums(train, name) for name in preset.modalities}
+    sums = {name: train.frame_sums(name) for name in preset.modalities}
     form, ironic_N = _fit_once(train, preset, sums, (labels_N, np.zeros_like(labels_N)))
     for _ in range(_REFINEMENTS):
         form, ironic_N = _fit_once(train, preset, sums, (labels_N, ironic_N))
@@ -94,15 +94,6 @@ def _prior(preset: SynthPreset, labels_N: Real) -> Real:
     count_Y = (np.abs(labels_N[:, None] - np.array(preset.labels)) < 1e-6).sum(0) + 0.5
     prior_Y: Real = count_Y / count_Y.sum()
     return prior_Y
-
-
-def _frame_sums(train: TrainSplit, name: str) -> Real:
-    """(N, D): the sum of each sample's frames."""
-    sums_ND = np.zeros((len(train), train.manifest.modalities[name].dim))
-    for row_F, frames_FD in train.frames_with_rows(name):
-        rows, first = np.unique(row_F, return_index=True)
-        sums_ND[rows] += np.add.reduceat(frames_FD, first, axis=0)
-    return sums_ND
 
 
 def _out_of_fold(train: TrainSplit, found: Mapping[str, Found], cue: Found) -> Seen:

@@ -4,19 +4,14 @@ It gets the ledger's entry as JSON on its standard input, and the registered nam
 stands whatever it does; that it failed, or took longer than a minute, is said.
 """
 
-import json
-import logging
-import subprocess
-
 from gapwise.promotion.chain import Entry
+from gapwise.promotion.hook import run_hook
 from gapwise.promotion.standing import Deed, Standing, record
 from gapwise.spec.home import Home
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.ledger import keep_report
 
 HOOK = "hooks/promotion"
-_SECONDS = 60
-_log = logging.getLogger(__name__)
 
 
 def done(tracking: Tracking, home: Home, now: Standing, deed: Deed) -> Entry:
@@ -33,14 +28,5 @@ def announce(home: Home, name: str, entry: Entry) -> None:
     hook = home.root / HOOK
     if not entry.moves or not hook.exists():
         return
-    told = json.dumps({"name": name, "digest": entry.digest, **entry.model_dump(mode="json")})
-    try:
-        ended = subprocess.run(
-            [str(hook), name], input=told, capture_output=True, text=True, timeout=_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        _log.warning("%s: %s; the decision stands", hook, error)
-        return
-    if ended.returncode:
-        said = (ended.stderr.strip() or ended.stdout.strip()).splitlines()
-        _log.warning("%s: exit code %d%s; the decision stands", hook, ended.returncode, f", {said[-1]}" if said else "")
+    told = {"name": name, "digest": entry.digest, **entry.model_dump(mode="json")}
+    run_hook([str(hook), name], told, stands="the decision stands")

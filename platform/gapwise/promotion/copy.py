@@ -10,7 +10,7 @@ from gapwise.promotion.compatible import what_changed
 from gapwise.promotion.ground import refuse_other_ground
 from gapwise.promotion.standing import Deed, Standing, settled, standing
 from gapwise.spec.home import Home
-from gapwise.tracking import aliases, ledger, registry
+from gapwise.tracking import aliases, ledger, registering, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.locate import locate
 
@@ -94,4 +94,4 @@ def _carried(source: Place, target: Place, here: Home, one: registry.Version) ->
     run_id = ledger.keep_report(target.tracking, here, target.name, f"copy of version {one.version}", [])
     facts = {key: value for key, value in one.facts.items() if key != "ledger"}
     facts["copied_from"] = {"uri": source.tracking.uri, "name": source.name, "version": one.version}
-    return registry.carry(source.tracking, one, target.tracking, target.name, run_id=run_id, facts=facts).version
+    return registering.carry(source.tracking, one, target.tracking, target.name, run_id=run_id, facts=facts).version

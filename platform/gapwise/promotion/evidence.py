@@ -28,7 +28,7 @@ def answers(
     for model in models.values():
         refuse_other_shape(model, dataset)
     shape = dataset.manifest.shape()
-    found = {name: _outputs(model, split, protocol, mask_seeds) for name, model in models.items()}
+    found = {name: outputs(model, split, protocol, mask_seeds) for name, model in models.items()}
     first = next(iter(found.values()))
     constant = constant_outputs(constants(dataset.train.labels, shape)[metric], len(split), shape).astype(np.float32)
     floor = np.broadcast_to(constant, (*first.values.shape[:2], *constant.shape))
@@ -42,7 +42,8 @@ def answers(
     )
 
 
-def _outputs(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> Outputs:
+def outputs(model: ModelFolder, split: Split, protocol: ProtocolSpec, mask_seeds: int) -> Outputs:
+    """What a model answers on a whole split under mask seeds 1..n."""
     network, state = rebuild(model), model.state
 
     def answer(batch: ModalityBatch) -> torch.Tensor:

@@ -25,13 +25,15 @@ from gapwise.promotion.ground import ground_of, refuse_other_ground
 from gapwise.promotion.report import Decision, gate_report, plot, reasons_of
 from gapwise.promotion.standing import Deed, Standing, record, settled
 from gapwise.spec.home import Home
-from gapwise.tracking import aliases, registry
+from gapwise.tracking import aliases, registering, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.ledger import keep_report, kept_report
 
 REPORT, PLOT = "gate.json", "gate.svg"
 _YEAR = timedelta(days=365)
 Judge = Callable[..., Answers]
+Fence = Callable[[], object]
+"""Asked right before the ledger is written, for a schedule's tick; it raises where somebody else decides now."""
 
 
 class Decided(NamedTuple):
@@ -56,12 +58,16 @@ class _Desk(NamedTuple):
     now: Standing
     question: str
     """Digest of all that the decision depends on."""
+    fence: Fence
 
 
-def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers) -> Decided:
+def promote(
+    tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers, fence: Fence = lambda: None
+) -> Decided:
     """Decide every rate; unless `dry_run`, register who asked, write the ledger and move the aliases.
 
-    Raises GateError and RegistryError; nothing has moved then, or the next command carries it out.
+    Raises GateError and RegistryError, and what `fence` does; nothing has moved then, or the next command carries it
+    out.
     """
     wanted = candidates(asked.results)
     _refuse_other_metrics(asked)
@@ -78,7 +84,7 @@ def promote(tracking: Tracking, here: Home, asked: Asked, judge: Judge = answers
     split, verdicts = _weighed(asked, found, wanted, judge)
     decisions = [_decision(rate, some, verdicts, found, now, asked) for rate, some in wanted.items()]
     if verdicts and not asked.dry_run:
-        return _carried_out(_Desk(tracking, here, asked, now, question), wanted, split, decisions, spent)
+        return _carried_out(_Desk(tracking, here, asked, now, question, fence), wanted, split, decisions, spent)
     return Decided(gate_report(asked, split, decisions, spent), None)
 
 
@@ -133,12 +139,16 @@ def _answered_before(tracking: Tracking, now: Standing, asked: Asked, question: 
 
 
 def _spent(now: Standing, asked: Asked) -> int:
-    """Decisions of the last year on this test split. Raises GateError where nothing is left of the yearly alpha."""
+    """Decisions of the last year on this test split, or on one that it grew out of: their samples are among its own.
+
+    Raises GateError where nothing is left of the yearly alpha.
+    """
     since = datetime.now(UTC) - _YEAR
+    known = {asked.test_fingerprint, *(step.parent_test for step in asked.dataset.manifest.growth)}
     alphas = [
         float(str(one.facts["alpha"]))
         for one in now.ledger.entries
-        if one.facts.get("test_fingerprint") == asked.test_fingerprint and datetime.fromisoformat(one.time) > since
+        if one.facts.get("test_fingerprint") in known and datetime.fromisoformat(one.time) > since
     ]
     spec = asked.spec
     if sum(alphas) + spec.alpha > spec.yearly_alpha * (1.0 + 1e-9) and not asked.dry_run:
@@ -208,7 +218,9 @@ def _carried_out(desk: _Desk, wanted: Wanted, split: Split, decisions: list[Deci
     versions = {key: _register(desk.tracking, desk.here, name, one) for key, one in chosen.items()}
     decisions = [one._replace(version=versions[one.candidate.key]) for one in decisions]
     report = gate_report(desk.asked, split, decisions, spent)
-    entry = record(desk.tracking, desk.now, _deed(desk, decisions, report, versions[baseline.key]))
+    deed = _deed(desk, decisions, report, versions[baseline.key])
+    desk.fence()
+    entry = record(desk.tracking, desk.now, deed)
     announce(desk.here, name, entry)
     return Decided(report, entry)
 
@@ -231,7 +243,7 @@ def _register(tracking: Tracking, here: Home, name: str, one: Candidate) -> str:
         "shipped_seed": model.shipped_seed,
         "over_seeds": {metric: {rate: figure.model_dump() for rate, figure in model.over_seeds[metric].items()}},
     }
-    return registry.register(tracking, name, folder_of(here, one), run_id=result.parent_run_id, facts=facts).version
+    return registering.register(tracking, name, folder_of(here, one), run_id=result.parent_run_id, facts=facts).version
 
 
 def _deed(desk: _Desk, decisions: list[Decision], report: Mapping[str, Any], baseline: str) -> Deed:

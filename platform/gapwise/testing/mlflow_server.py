@@ -2,36 +2,71 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
+from gapwise.testing.postgres import free_port, write_secret
+
 PLATFORM = Path(__file__).parents[2]
-_QUIETLY = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+QUIETLY = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 """Without it a server starts seven more processes, for evaluation jobs that nobody here asks for."""
 
 
-class Server:
-    """`mlflow server` on SQLite, always on the same port, with all its processes in one group."""
+BASIC_AUTH = ("--app-name", "basic-auth")
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.store = f"sqlite:///{folder}/mlflow.db"
+
+def server_command(
+    port: int, store: str, artifacts: Path, options: Sequence[str] = (), *, workers: int = 1
+) -> list[str]:
+    """`store` is a database's URL, without a password: command lines are for everybody to read."""
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--allowed-hosts", f"127.0.0.1:{port},localhost:{port}", "--workers", str(workers)]
+    return [*command, "--backend-store-uri", store, "--artifacts-destination", str(artifacts), *options]
+
+
+def write_auth_settings(settings: Path, store: str) -> None:
+    """What BASIC_AUTH reads: its users are in the database `store`.
+
+    Who has a password may do anything to experiments and models, whoever made them; users are `admin`'s. Passwords
+    are checked once a minute: the check itself takes longer than most requests.
+    """
+    lines = ["[mlflow]", "default_permission = MANAGE", f"database_uri = {store}", "admin_username = admin"]
+    write_secret(settings, "\n".join([*lines, "auth_cache_ttl_seconds = 60", ""]))
+
+
+def auth_variables(settings: Path, *, admin: str, key: str) -> dict[str, str]:
+    """For the server's environment: the settings, the first administrator's password, and the key of its cookies."""
+    return {
+        "MLFLOW_AUTH_CONFIG_PATH": str(settings),
+        "MLFLOW_AUTH_ADMIN_PASSWORD": admin,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": key,
+    }
+
+
+class Server:
+    """`mlflow server` on SQLite or `store`, always on the same port, with all its processes in one group."""
+
+    def __init__(self, folder: Path, *options: str, store: str | None = None, **variables: str) -> None:
+        self._folder, self._options, self._variables = folder, options, variables
+        self.store = store or f"sqlite:///{folder}/mlflow.db"
         self.artifacts = folder / "artifacts"
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.uri = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port)]
-        command += ["--backend-store-uri", self.store, "--artifacts-destination", str(self.artifacts), "--workers", "1"]
+        command = server_command(self.port, self.store, self.artifacts, self._options)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._folder, env=environment(**_QUIETLY), stdout=log, stderr=log, start_new_session=True
+                command,
+                cwd=self._folder,
+                env=environment(**QUIETLY, **self._variables),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
 
     def signal(self, number: signal.Signals) -> None:

@@ -1,9 +1,11 @@
-"""The names by which a registry knows who serves a missing rate."""
+"""The names by which a registry knows who serves a missing rate, and what a version's files are called."""
 
 import re
 from collections.abc import Mapping
 
 BASELINE_ALIAS = "baseline"
+ARTIFACT = "model"
+"""The model folder among the artifacts of a version."""
 
 
 def champion(rate: str) -> str:

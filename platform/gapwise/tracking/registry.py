@@ -1,13 +1,11 @@
 """Registered models: one name for a dataset, task and protocol; versions with tags; aliases by missing rate.
 
 MLflow keeps no history of aliases and no metrics behind them, so what must be known of a version stands in its tags.
+How a model becomes a version is `registering`'s: that loads torch, and who only looks things up should not wait for it.
 """
 
 import hashlib
 import json
-import shutil
-import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,18 +15,18 @@ import mlflow
 from mlflow.exceptions import MlflowException
 
 from gapwise.errors import RegistryError, SpecError
-from gapwise.models.saved import load_model_folder
 from gapwise.spec.home import refuse_unusable_name
+from gapwise.tracking.aliases import ARTIFACT
 from gapwise.tracking.client import Tracking, every_page, first_line, tell_mlflow
-from gapwise.tracking.packing import Packing, pack
-from gapwise.tracking.served import ARTIFACT, input_example, signature, write_golden
 
 TAG = "gapwise."
-LEDGER, ROUTER = "-ledger", "-router"
-"""End the names of the registered models that hold another one's ledger, and stand before its champions."""
+LEDGER, ROUTER, SCHEDULE = "-ledger", "-router", "-schedule"
+"""End the names of registered models that hold another one's ledger, stand before its champions, hold the record of its
+schedule."""
+_RESERVED = (LEDGER, ROUTER, SCHEDULE)
 READS = "reads"
 """The fact that two versions share if they read the same modalities in the same way: a digest of their shape."""
-_BESIDE = "registered_model_meta"
+BESIDE = "registered_model_meta"
 """MLflow writes it beside what it fetches."""
 
 
@@ -39,63 +37,6 @@ class Version(NamedTuple):
     version: str
     run_id: str
     facts: dict[str, Any]
-
-
-def register(tracking: Tracking, name: str, folder: Path, *, run_id: str, facts: dict[str, Any]) -> Version:
-    """Store a model folder under `run_id` as a pyfunc and make it a new version of `name`.
-
-    Raises RegistryError where the server refuses; a version exists only once its artifact is complete.
-    """
-    described = load_model_folder(folder)
-    with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
-        model = Path(temporary) / ARTIFACT
-        shutil.copytree(folder, model)  # MLflow names an artifact's folder after its source
-        write_golden(model)
-        reads = hashlib.sha256(described.shape.model_dump_json().encode()).hexdigest()
-        facts = facts | {READS: reads}
-        shape = described.shape
-        packing = Packing({ARTIFACT: model}, signature(shape), input_example(shape), shape)
-        return store(tracking, name, packing, place=f"models/{folder.parent.name}", run_id=run_id, facts=facts)
-
-
-def store(
-    tracking: Tracking, name: str, packing: Packing, *, place: str, run_id: str, facts: dict[str, Any]
-) -> Version:
-    """Pack, keep in a folder of the run's artifacts that begins with `place`, and register with every file's digest.
-
-    As `register`.
-    """
-    try:
-        ensure(tracking, name)
-        with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
-            packed = Path(temporary) / "packed"
-            pack(packing, packed)
-            return _keep(tracking, name, packed, place, run_id, facts | {"files": digests(packed)})
-    except (MlflowException, OSError) as error:  # artifacts do not all go through MLflow's own client
-        raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
-
-
-def carry(
-    source: Tracking, version: Version, target: Tracking, name: str, *, run_id: str, facts: dict[str, Any]
-) -> Version:
-    """A version's files, checked, as a new version of `name` in another registry. As `register`."""
-    with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
-        packed = _fetch(source, version, Path(temporary))
-        (packed / _BESIDE).unlink(missing_ok=True)
-        try:
-            ensure(target, name)
-            return _keep(target, name, packed, "models", run_id, facts)
-        except (MlflowException, OSError) as error:
-            raise RegistryError(f"registration failed: {first_line(error)}", where=name) from error
-
-
-def _keep(tracking: Tracking, name: str, packed: Path, place: str, run_id: str, facts: dict[str, Any]) -> Version:
-    place = f"{place}-{uuid.uuid4().hex[:8]}"  # nothing may ever be written over a version's files
-    tracking.client.log_artifacts(run_id, str(packed), place)
-    source = f"{tracking.client.get_run(run_id).info.artifact_uri}/{place}"
-    tags = {f"{TAG}{key}": json.dumps(value, sort_keys=True) for key, value in facts.items()}
-    created = tracking.client.create_model_version(name, source, run_id=run_id, tags=tags)
-    return Version(name, str(created.version), run_id, facts)
 
 
 def ensure(tracking: Tracking, name: str) -> None:
@@ -122,7 +63,7 @@ def refuse_changed(packed: Path, version: Version) -> None:
     if noted is None:
         return
     found = digests(packed)
-    found.pop(_BESIDE, None)
+    found.pop(BESIDE, None)
     wrong = sorted(path for path in noted.keys() | found.keys() if noted.get(path) != found.get(path))
     if wrong:
         what = "is missing" if wrong[0] not in found else "was added" if wrong[0] not in noted else "was changed"
@@ -169,20 +110,22 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
 
 
 def names(tracking: Tracking) -> list[str]:
-    """Every registered model, ledgers and routers left out. Raises RegistryError where the server does not say."""
+    """Every registered model, ledgers and the like left out. Raises RegistryError where the server does not say."""
     search = tracking.client.search_registered_models
     try:
         found = every_page(lambda token: search(max_results=100, page_token=token))
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=tracking.uri) from error
-    return [model.name for model in found if not model.name.endswith((LEDGER, ROUTER))]
+    return [model.name for model in found if not model.name.endswith(_RESERVED)]
 
 
 def refuse_reserved(name: str, where: str) -> None:
-    """Raises SpecError for a name that another one's ledger or router has."""
+    """Raises SpecError for a name that another one's ledger, router or schedule has."""
     refuse_unusable_name(name, where=where)
-    if name.endswith((LEDGER, ROUTER)):
-        raise SpecError(f"{name!r} is the name of a ledger or a router", where=where, allowed="another ending")
+    if name.endswith(_RESERVED):
+        raise SpecError(
+            f"{name!r} is the name of a ledger, a router or a schedule", where=where, allowed="another ending"
+        )
 
 
 def aliases_if_any(tracking: Tracking, name: str) -> dict[str, str] | None:
@@ -253,10 +196,10 @@ def download(tracking: Tracking, uri: str, into: Path) -> Path:
 
     Raises RegistryError where there is none, or where a file is not the one that was registered.
     """
-    return _fetch(tracking, _behind(tracking, uri), into) / "artifacts" / ARTIFACT
+    return fetch(tracking, _behind(tracking, uri), into) / "artifacts" / ARTIFACT
 
 
-def _fetch(tracking: Tracking, version: Version, into: Path) -> Path:
+def fetch(tracking: Tracking, version: Version, into: Path) -> Path:
     """Everything that was packed for a version, its files checked."""
     uri = f"models:/{version.name}/{version.version}"
     tell_mlflow(tracking.uri)

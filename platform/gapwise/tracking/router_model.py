@@ -15,7 +15,7 @@ from mlflow.types import DataType
 from mlflow.types.schema import ColSpec, Schema
 
 from gapwise.data.shape import DataShape
-from gapwise.tracking import aliases, registry
+from gapwise.tracking import aliases, registering, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.locate import locate
 from gapwise.tracking.packing import Packing
@@ -75,7 +75,7 @@ def ensure_router(tracking: Tracking, name: str) -> None:
         example = input_example(shape)
         example[TOLD] = [np.nan, 0.5]
         packing = Packing({ARTIFACT: file}, router_signature(shape), example, shape)
-        made = registry.store(
+        made = registering.store(
             tracking,
             router,
             packing,

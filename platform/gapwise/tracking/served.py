@@ -24,8 +24,8 @@ from gapwise.data.shape import DataShape
 from gapwise.errors import CheckpointError
 from gapwise.models.interface import MultimodalModel, State
 from gapwise.models.saved import ModelFolder, load_model_folder, rebuild
+from gapwise.tracking.aliases import ARTIFACT
 
-ARTIFACT = "model"
 GOLDEN = "golden.json"
 """Beside the weights: the answers that the model gave when it was registered, to be given again when it is loaded."""
 _ROWS_AT_ONCE = 256

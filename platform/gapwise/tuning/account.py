@@ -9,6 +9,7 @@ from gapwise.spec.search import BASELINE, SearchSpec
 from gapwise.tuning.assignment import Outcome, count_states, stopped_early
 from gapwise.tuning.reading import Study, TrialRecord
 from gapwise.tuning.space import describe
+from gapwise.tuning.standing import read_standing
 
 Stage = Literal["search", "second phase", "refit", "finished"]
 
@@ -38,6 +39,7 @@ def whole(study: Study) -> dict[str, Any]:
         "folder": str(study.folder),
         "data": study.data if study.result is None else study.result.data,
         "driver": study.driver,
+        "sharing": read_standing(study.folder) if study.state == "running" else None,
         "stage": stage(study),
         "objective": space.train.objective.model_dump(mode="json"),
         "protocol": space.train.protocol.model_dump(mode="json"),

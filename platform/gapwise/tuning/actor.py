@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from gapwise.distributed.lock import taken
 from gapwise.distributed.threads import keep_to_own_cpus
@@ -87,9 +88,13 @@ def _lock(file: Path) -> IO[str]:
 
 @contextmanager
 def running_book(name: str, space: SearchSpec, record: Record) -> Iterator[Any]:
-    """The actor that owns the study's record, from when it is open until the context is left."""
+    """The actor that owns the study's record, from when it is open until the context is left.
+
+    It lives on the driver's node: no other node that is lost takes the study with it.
+    """
     remote: Any = ray.remote(BookActor)
-    book = remote.options(name=actor_name(name), num_cpus=0).remote(space, record)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    book = remote.options(name=actor_name(name), num_cpus=0, scheduling_strategy=here).remote(space, record)
     try:
         torn = ray.get(book.open.remote())
         if torn:

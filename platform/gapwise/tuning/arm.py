@@ -165,6 +165,11 @@ class ArmStudy:
         return max(0, self._most - self.asked) + self._retries + len(self._adopted)
 
     @property
+    def left_behind(self) -> int:
+        """Those of them that a dead driver left."""
+        return len(self._adopted)
+
+    @property
     def share(self) -> float:
         """How much of its trials the search has been asked for; below 0 where some wait to be repeated."""
         return -1.0 if self._retries else self.asked / self._most

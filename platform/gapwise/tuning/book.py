@@ -124,6 +124,14 @@ class StudyBook:
         """Searched trials still to run."""
         return sum(self._studies["search", arm].left for arm in self._arms)
 
+    def on_hand(self, phase: Phase, late: bool) -> int:
+        """How many runs of a phase it would hand out by and by, if nobody paused it; `late` as in `next_search`."""
+        if self._paused:
+            return 0
+        studies = [self._studies[phase, arm] for arm in self._arms]
+        only_left_behind = phase == "search" and (late or self.used_up())
+        return sum(one.left_behind if only_left_behind else one.left for one in studies)
+
     def begin(self, assignment: Assignment) -> Assignment | None:
         """How a worker should run this; None if it has ended (its worker died just after), or in a pause."""
         return None if self._paused else self._of(assignment).current(assignment.number)

@@ -7,17 +7,19 @@ configurations or early stopping: the book does, for both alike.
 
 import logging
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import ray
 import ray.exceptions
 from ray import tune
-from ray.tune.search import Searcher
+from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher
 
 from gapwise.distributed.cluster import resources
-from gapwise.distributed.launch import Restart, run_workers
-from gapwise.distributed.placement import Needs, Share, place
+from gapwise.distributed.launch import Restart, next_attempt, run_workers
+from gapwise.distributed.notice import Notice
+from gapwise.distributed.placement import Needs, Share, fitting, most_at_once, place
 from gapwise.distributed.threads import keep_to_own_cpus
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import ActorLine
@@ -29,6 +31,10 @@ logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITIC
 _NEXT_TO_NOTHING: dict[str, int | float] = {"memory": 1}
 """For a trial that waits for its own workers: Tune refuses nothing at all, and where a hundredth of a core is taken, as
 many workers as there are cores wait for ever."""
+_SECONDS_BETWEEN_LOOKS = 2.0
+"""At the nodes that are there."""
+NO_LIMIT = 1_000_000
+"""Tune wants one of its own before it starts several trials at a time; the searcher's is the one that counts."""
 _KILLED_FOR_MEMORY = ("OutOfMemoryError", "NODE_OUT_OF_MEMORY", "running low on memory")
 """What Ray says of a worker that its memory monitor killed."""
 
@@ -43,6 +49,22 @@ class PhaseRun(NamedTuple):
     concurrency: int
     deadline: float | None = None
     """Of the search, on `time.monotonic`'s clock: nothing starts later but what a dead driver left."""
+    grows: bool = False
+    """Whether the concurrency is as many as fit, and so changes with the nodes that go and come."""
+
+
+class Room:
+    """How many trials may run at once: a fixed number, or as many as fit the nodes that are there now."""
+
+    def __init__(self, run: PhaseRun, share: Share, clock: Callable[[], float] = time.monotonic) -> None:
+        self._run, self._share, self._clock = run, share, clock
+        self._most, self._looked = run.concurrency, clock()
+
+    def __call__(self) -> int:
+        if self._run.grows and self._clock() - self._looked >= _SECONDS_BETWEEN_LOOKS:
+            self._most = max(1, fitting(resources(), needs_of(self._run.place.space), self._share))
+            self._looked = self._clock()
+        return self._most
 
 
 class BookSearcher(Searcher):
@@ -51,6 +73,7 @@ class BookSearcher(Searcher):
     def __init__(self, book: Any, run: PhaseRun, share: Share) -> None:
         super().__init__(metric="done", mode="max")
         self._book, self._run, self._share = book, run, share
+        self._room = Room(run, share)
         self._running: dict[str, Assignment] = {}
 
     def given_up(self, trial_id: str, error: str) -> None:
@@ -67,10 +90,14 @@ class BookSearcher(Searcher):
         if now is not None:
             ray.get(self._book.out_of_memory.remote(now))
 
+    def _late(self) -> bool:
+        return self._run.deadline is not None and time.monotonic() > self._run.deadline
+
     def suggest(self, trial_id: str) -> Any:
-        late = self._run.deadline is not None and time.monotonic() > self._run.deadline
+        if len(self._running) >= self._room():
+            return None  # not now
         search = self._run.phase == "search"
-        assignment = ray.get(self._book.next_search.remote(late) if search else self._book.next_repeat.remote())
+        assignment = ray.get(self._book.next_search.remote(self._late()) if search else self._book.next_repeat.remote())
         if assignment is None:
             return str(Searcher.FINISHED)
         self._running[trial_id] = assignment
@@ -110,10 +137,13 @@ def killed_for_memory(error: str) -> bool:
 
 
 def warm_trainable(config: dict[str, Any]) -> None:
-    """One assignment on this actor's device."""
+    """One assignment on this actor's device. At a notice it leaves, and Tune goes on with it on another node."""
     keep_to_own_cpus()
     where, assignment, line = _unpack(config)
-    run_trial(where, assignment, job_of(where, assignment), line)
+    try:
+        run_trial(where, assignment, job_of(where, assignment), line, Notice())
+    except Restart as left:  # in the words in which Ray tells it, which Tune does not count as a failure
+        raise ray.exceptions.RayActorError(error_msg=str(left), preempted=True) from left
     tune.report({"done": 1})
 
 
@@ -129,13 +159,12 @@ def train_trainable(config: dict[str, Any]) -> None:
 def _train_run(where: Place, assignment: Assignment, line: ActorLine, config: dict[str, Any]) -> Assignment | None:
     """Returns what is to be run next."""
     storage = Path(where.folder) / "train"
-    attempt = len(list(storage.glob(f"{assignment.key}-attempt-*"))) + 1
     try:
         run_workers(
             train_worker,
             config,
             workers=where.space.workers_per_trial,
-            name=f"{assignment.key}-attempt-{attempt}",
+            name=next_attempt(storage, f"{assignment.key}-attempt"),
             storage=storage,
             share=config["share"],
         )
@@ -154,7 +183,7 @@ def train_worker(config: dict[str, Any]) -> None:
     from gapwise.distributed.worker import data_parallel, tell_driver
 
     where, assignment, line = _unpack(config)
-    run_trial(where, assignment, data_parallel(job_of(where, assignment)), line)
+    run_trial(where, assignment, data_parallel(job_of(where, assignment)), line, Notice())
     tell_driver({"done": 1})
 
 
@@ -165,16 +194,23 @@ def _unpack(config: dict[str, Any]) -> tuple[Place, Assignment, ActorLine]:
 def run_phase(book: Any, run: PhaseRun) -> None:
     """Run everything that the book hands out for a phase; returns when it has nothing left and nothing runs.
 
-    Raises SpecError where so many trials at once do not fit the cluster.
+    Of more trials at once than fit by now, those that fit run. Raises SpecError where not even one does.
     """
-    share = place(resources(), needs_of(run.place.space), run.concurrency).share
+    found, needs = resources(), needs_of(run.place.space)
+    fit = most_at_once(found, needs)
+    at_once, share = place(found, needs, None if run.grows or run.concurrency > fit else run.concurrency)
+    run = run._replace(concurrency=at_once)
     searcher = BookSearcher(book, run, share)
+    run_on_tune(run, searcher, ConcurrencyLimiter(searcher, max_concurrent=NO_LIMIT), share)
+
+
+def run_on_tune(run: PhaseRun, searcher: BookSearcher, asked: Searcher | SearchAlgorithm, share: Share) -> None:
+    """Until what Tune asks, which is around the searcher, is finished and nothing runs."""
     tuner = tune.Tuner(
         _trainable(run.place.space, share),
         tune_config=tune.TuneConfig(
-            search_alg=searcher,
+            search_alg=asked,
             num_samples=-1,
-            max_concurrent_trials=run.concurrency,
             reuse_actors=run.place.space.executor == "warm",
         ),
         run_config=tune.RunConfig(

@@ -36,7 +36,13 @@ class Winner(NamedTuple):
 
 def refit_batch(place: Place) -> Batch:
     space = place.space
-    return Batch(place.data, str(Path(place.folder) / "refit"), space.second_phase.mask_seeds, space.workers_per_trial)
+    return Batch(
+        place.data,
+        str(Path(place.folder) / "refit"),
+        space.second_phase.mask_seeds,
+        space.workers_per_trial,
+        place.fingerprint,
+    )
 
 
 def refit_run(place: Place, winner: Winner, seed: int) -> Run:

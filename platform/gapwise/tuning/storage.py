@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 from optuna.storages import BaseStorage, RDBStorage
+from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -17,6 +18,8 @@ from gapwise.tuning.journal import open_journal
 ALLOWED = "journal, sqlite:///FILE, postgresql://USER@HOST/DATABASE"
 JOURNAL = "journal"
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
+_NO_DRIVER = "needs a driver: pip install 'psycopg[binary]'"
+_PATIENCE_SECONDS = 5
 _OBJECT_STORES = re.compile(r"(s3|gs|gcs|az|abfs|hdfs)://")
 
 
@@ -56,6 +59,30 @@ def delete_records(where: str, prefix: str) -> None:
             storage.delete_study(study._study_id)
 
 
+def refuse_silent(where: str) -> None:
+    """Ask a database without making anything in it. Raises SpecError or StudyError where it cannot hold studies."""
+    url = make_url(checked_storage(where))
+    if url.drivername == "sqlite":
+        folder = Path(str(url.database)).parent
+        if not folder.is_dir():
+            raise StudyError("no such folder", where=str(folder))
+        return
+    try:
+        engine = create_engine(
+            url.set(drivername=_DRIVERS[url.drivername]), connect_args={"connect_timeout": _PATIENCE_SECONDS}
+        )
+        engine.connect().close()
+    except ImportError as error:
+        raise StudyError(_NO_DRIVER, where=where) from error
+    except SQLAlchemyError as error:
+        raise _silent(where, error) from error
+
+
+def _silent(where: str, error: SQLAlchemyError) -> StudyError:
+    reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    return StudyError(f"the database does not answer: {reason}", where=where)
+
+
 def open_storage(where: Path | str) -> BaseStorage:
     """A journal by its path, repaired first; a database by its URL, its tables made where there are none.
 
@@ -70,7 +97,6 @@ def open_storage(where: Path | str) -> BaseStorage:
             engine_kwargs={"pool_pre_ping": True},
         )
     except ImportError as error:
-        raise StudyError("needs a driver: pip install 'psycopg[binary]'", where=where) from error
+        raise StudyError(_NO_DRIVER, where=where) from error
     except SQLAlchemyError as error:
-        reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        raise StudyError(f"the database does not answer: {reason}", where=where) from error
+        raise _silent(where, error) from error

@@ -9,14 +9,20 @@ import logging
 import math
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 
 from gapwise.data.store import open_dataset
-from gapwise.distributed.side_by_side import pending, run_all
+from gapwise.distributed.cluster import resources
+from gapwise.distributed.sharing import Device
+from gapwise.distributed.side_by_side import Batch, Run, pending, run_all
+from gapwise.distributed.turns import Turns
 from gapwise.errors import StudyError, no_room
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
@@ -24,13 +30,17 @@ from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.clock import SearchClock
 from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.meters import Meters
 from gapwise.tuning.observer import Observer, Watcher, observing
 from gapwise.tuning.opening import settled_space
 from gapwise.tuning.pausing import Pause
+from gapwise.tuning.reading import trials_so_far
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
-from gapwise.tuning.result import StudyResult, save_result
+from gapwise.tuning.result import RefitModel, StudyResult, save_result
 from gapwise.tuning.second_phase import SecondPhase, run_second_phase
 from gapwise.tuning.selection import Standing, first_of, median_epoch, standings
+from gapwise.tuning.sharing_search import run_shared_phase
+from gapwise.tuning.standing import on_the_cluster
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.summary import Evidence, refit_model, summarise
 from gapwise.tuning.trial import Place
@@ -48,8 +58,12 @@ class StudyPlan:
     name: str
     space: SearchSpec
     data: Path
+    fingerprint: str = ""
+    """Of the data that the study was begun on, which may grow in the folder meanwhile; empty: whichever is there."""
     folder: Path
     concurrency: int
+    grows: bool = False
+    """Whether trials run on nodes that join later too: more at once than `concurrency`."""
     began: float = field(default_factory=time.perf_counter)
     """On `time.perf_counter`'s clock: when the command began, for `wall_seconds`."""
     search_budget_seconds: float | None = None
@@ -62,6 +76,8 @@ class StudyPlan:
     """Whether trials that failed are run once more."""
     session: str = field(default_factory=lambda: secrets.token_hex(4))
     """This driver among all that a cluster serves, dying ones of the same study included."""
+    turns: Turns | None = None
+    """Its priority and its slots on a cluster that others use too; None on a cluster of its own."""
 
     @property
     def record(self) -> Record:
@@ -74,7 +90,7 @@ class StudyPlan:
 
     @property
     def place(self) -> Place:
-        return Place(self.space, str(self.data), str(self.folder))
+        return Place(self.space, str(self.data), str(self.folder), self.fingerprint)
 
 
 class Stages(Protocol):
@@ -91,7 +107,8 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
     """Run, or continue, a study to its end. Ray is connected, the study is open, and the caller holds its lock."""
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     clock = SearchClock(plan.folder)
-    with running_book(plan.book, plan.space, plan.record) as book:
+    watchers = [*watchers, *_meters(plan)]
+    with on_the_cluster(plan.turns, plan.folder), running_book(plan.book, plan.space, plan.record) as book:
         with observing(plan.record.events, watchers) as observer:
             _search(plan, stages, book, clock)
             observer.show()
@@ -99,17 +116,21 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
             again = _second_phase(plan, stages, book, observer, searched)
         metric = plan.space.train.objective.metric
         table = standings(again.repeats, metric, plan.space.second_phase.seeds, again.dropped, again.chances)
-        winners = _winners(table, again.repeats)
-        seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
-        batch = refit_batch(plan.place)
-        runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
-        stages.stage("refit", len(pending(batch, runs)))
-        run_all(batch, runs, plan.concurrency, stages.done)
-    evidence = Evidence(searched, again, table, [refit_model(plan.place, winner, seeds) for winner in winners])
+        models = refitted(plan, _winners(table, again.repeats), stages)
+    evidence = Evidence(searched, again, table, models)
     seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": clock.seconds}
     result = summarise(plan.name, plan.place, evidence, parent_run_id=parent_run_id, **seconds)
     save_result(plan.folder, result)
     return result
+
+
+def _meters(plan: StudyPlan) -> list[Watcher]:
+    """Figures for Prometheus, where there is a team's cluster."""
+    if plan.turns is None:
+        return []
+    meters = Meters(plan.name, trials_so_far(plan.folder, plan.space, plan.storage))
+    plan.turns.watchers.append(meters)
+    return [meters]
 
 
 def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> None:
@@ -121,10 +142,22 @@ def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> N
     seconds = min((limit for limit in budget if limit is not None), default=math.inf)
     deadline = time.monotonic() + seconds
     with clock.running():
-        _run(plan, book, PhaseRun("search", plan.book, plan.place, plan.concurrency, deadline))
+        _run(plan, book, PhaseRun("search", plan.book, plan.place, plan.concurrency, deadline, plan.grows))
     left = ray.get(book.unfinished.remote())
     if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
         raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
+
+
+def refitted(plan: StudyPlan, winners: list[Winner], stages: Stages) -> list[RefitModel]:
+    """Every winner trained once more with each of the refit's seeds; what an earlier session finished is kept."""
+    seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
+    batch = refit_batch(plan.place)
+    runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
+    left = pending(batch, runs)
+    stages.stage("refit", len(left))
+    with _slots(plan, batch, left) as at_once:
+        run_all(batch, runs, at_once, stages.done)
+    return [refit_model(plan.place, winner, seeds) for winner in winners]
 
 
 def _less(limit: float | None, used: float) -> float | None:
@@ -138,7 +171,7 @@ def _second_phase(
         waiting = ray.get(book.plan_repeats.remote(repeats))
         if waiting:
             stages.stage("second phase", waiting)
-            _run(plan, book, PhaseRun("seeds", plan.book, plan.place, plan.concurrency))
+            _run(plan, book, PhaseRun("seeds", plan.book, plan.place, plan.concurrency, grows=plan.grows))
             observer.show()
         finished: list[Finished] = ray.get(book.finished.remote("seeds"))
         return finished
@@ -150,7 +183,10 @@ def _run(plan: StudyPlan, book: Any, run: PhaseRun) -> None:
     """One phase on Ray Tune. Raises KeyboardInterrupt where Ctrl-C paused it, StudyError where a full disk did."""
     with plan.pause.heeded(book):
         try:
-            run_phase(book, run)
+            if plan.turns is None:
+                run_phase(book, run)
+            else:
+                run_shared_phase(book, run, plan.turns)
             full = ray.get(book.full.remote())
         except Exception as error:  # Tune itself keeps files in the study's folder, and the book is asked by Tune
             full = no_room(error)
@@ -160,6 +196,19 @@ def _run(plan: StudyPlan, book: Any, run: PhaseRun) -> None:
             raise StudyError(f"{full}; nothing is lost: make room and go on with --resume", where=plan.name)
         if not plan.pause.asked:
             ray.get(book.lose.remote(run.phase))
+
+
+@contextmanager
+def _slots(plan: StudyPlan, batch: Batch, left: list[Run]) -> Iterator[int]:
+    """How many refits may run at once: on a shared cluster as many as it has room for when they begin."""
+    if plan.turns is None or not left:
+        yield plan.concurrency
+        return
+    together, found = batch.workers_per_run, resources()
+    device: Device = "GPU" if found.gpus >= together else "CPU"
+    most = 1 if together > 1 else min(plan.concurrency, len(left), found.gpus or found.cpus)
+    with plan.turns.held(most, Fraction(together), device) as at_once:
+        yield at_once
 
 
 def _winners(table: dict[str, list[Standing]], repeats: list[Finished]) -> list[Winner]:

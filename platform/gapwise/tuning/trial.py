@@ -10,7 +10,7 @@ last checkpoint.
 import gc
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -18,7 +18,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from gapwise.data.store import opened
-from gapwise.distributed.launch import Restart
+from gapwise.distributed.launch import Restart, lost_a_worker
+from gapwise.distributed.notice import LeavingSink
 from gapwise.errors import no_room
 from gapwise.evaluation.objective import Curve, objective_costs, reduce_curve
 from gapwise.spec.search import SearchSpec
@@ -28,7 +29,7 @@ from gapwise.training.decision import agreed, told
 from gapwise.training.footprint import footprint
 from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
-from gapwise.training.protocols import EpochReport, Position, Snapshot
+from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Snapshot
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure, infeasible
 from gapwise.tuning.limits import broken
@@ -38,8 +39,6 @@ from gapwise.tuning.watchdog import watched
 
 ERROR_FILE = "error.txt"
 _VERDICTS: tuple[Verdict, ...] = ("go on", "stop", "pause")
-_COLLECTIVES = ("gloo", "NCCL")
-"""In the words of an error whose type says nothing."""
 
 
 class StudyLine(Protocol):
@@ -67,6 +66,8 @@ class Place(NamedTuple):
     space: SearchSpec
     data: str
     folder: str
+    fingerprint: str = ""
+    """Of the data that the study was begun on; empty: whichever is there."""
 
 
 class Paused(Exception):
@@ -124,18 +125,23 @@ class PausingSink(DirectorySink):
 def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return replace(whole_job(assigned_spec(place.space, assignment), *opened(place.data)), device=device)
+    return replace(
+        whole_job(assigned_spec(place.space, assignment), *opened(place.data, place.fingerprint)), device=device
+    )
 
 
-def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:
+def run_trial(
+    place: Place, assignment: Assignment, job: Job, line: StudyLine, notice: Callable[[], bool] = lambda: False
+) -> None:
     """Train, judge and tell. Of several workers, the one that fails tells why and raises, so that all are stopped.
 
     A run that does not fit the memory is tried once more with a smaller micro-batch, from its last checkpoint: by a
     single worker here, by several after one of them has raised `Restart`. A full disk is no ending of the run: the
-    study is paused, and goes on when there is room.
+    study is paused, and goes on when there is room. At a `notice` that a worker's node is about to go, the run keeps a
+    checkpoint and raises `Restart`.
     """
     try:
-        _run_to_its_end(place, assignment, job, line)
+        _run_to_its_end(place, assignment, job, line, notice)
     except Exception as error:
         said = no_room(error)
         if said:
@@ -144,11 +150,13 @@ def run_trial(place: Place, assignment: Assignment, job: Job, line: StudyLine) -
             raise
 
 
-def _run_to_its_end(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> None:
+def _run_to_its_end(
+    place: Place, assignment: Assignment, job: Job, line: StudyLine, notice: Callable[[], bool]
+) -> None:
     now = _begun(assignment, job, line)
     while now is not None:
         cut = job.spec if now.micro_batch is None else job.spec.model_copy(update={"micro_batch": now.micro_batch})
-        now = _attempt(place, now, replace(job, spec=cut), line)
+        now = _attempt(place, now, replace(job, spec=cut), line, notice)
         if now is not None:
             _free_memory()
 
@@ -162,20 +170,24 @@ def _begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | No
     return assignment._replace(micro_batch=micro_batch or None)
 
 
-def _attempt(place: Place, assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
+def _attempt(
+    place: Place, assignment: Assignment, job: Job, line: StudyLine, notice: Callable[[], bool]
+) -> Assignment | None:
     """One go; returns what is to be run next where memory was short."""
     folder = trial_folder(place, assignment)
     reporter = StudyReporter(line, assignment, job, place.space.objectives)
     sink = PausingSink(folder, job, reporter)
     try:
         with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), folder):
-            outcome = _run(place, assignment, job, reporter, sink)
+            outcome = _run(place, assignment, job, reporter, LeavingSink(sink, job, notice))
     except Paused:
         return None
     except Diverged as error:
         outcome = failure(f"NaN: {error}")
     except Exception as error:
-        if isinstance(error, LineLost) or no_room(error) or (job.workers.world > 1 and _lost_a_peer(error)):
+        if isinstance(error, LineLost | Restart) or no_room(error):
+            raise
+        if job.workers.world > 1 and lost_a_worker(error):  # it goes on elsewhere, as after its own death
             raise
         again = _told_why(error, assignment, folder, line)
         if job.workers.world == 1:
@@ -224,12 +236,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _lost_a_peer(error: Exception) -> bool:
-    """Whether a collective failed because another worker died: the run goes on elsewhere, as after its own death."""
-    return isinstance(error, torch.distributed.DistError) or any(word in str(error) for word in _COLLECTIVES)
-
-
-def _run(place: Place, assignment: Assignment, job: Job, reporter: StudyReporter, sink: PausingSink) -> Outcome:
+def _run(place: Place, assignment: Assignment, job: Job, reporter: StudyReporter, sink: CheckpointSink) -> Outcome:
     """Measure what is constrained, and train what keeps within."""
     constraints = place.space.constraints
     if assignment.phase == "seeds" or not constraints.limits():

@@ -3,23 +3,30 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gapwise.data.importers.mmsa import import_mmsa
-from gapwise.data.importers.npz import import_npz
-from gapwise.data.importers.options import ImportOptions
-from gapwise.data.importers.parquet import import_parquet
+from gapwise.data.importers.mmsa import read_mmsa
+from gapwise.data.importers.npz import read_npz
+from gapwise.data.importers.options import Content, ImportOptions, write_options
+from gapwise.data.importers.parquet import read_parquet
 from gapwise.data.manifest import Manifest
+from gapwise.data.writer import write_dataset
 from gapwise.errors import DataError
 
-__all__ = ["IMPORTERS", "ImportOptions", "import_dataset"]
+__all__ = ["IMPORTERS", "ImportOptions", "import_dataset", "read_content"]
 
-Importer = Callable[[Path, Path, ImportOptions], Manifest]
+Importer = Callable[[Path, ImportOptions], Content]
 
-IMPORTERS: Mapping[str, Importer] = {"mmsa": import_mmsa, "parquet": import_parquet, "npz": import_npz}
+IMPORTERS: Mapping[str, Importer] = {"mmsa": read_mmsa, "parquet": read_parquet, "npz": read_npz}
 
 
 def import_dataset(path: Path, out: Path, file_format: str, options: ImportOptions) -> Manifest:
     """Import `path` into the folder `out`; DataError if the format is unknown or the file is not what it should be."""
+    content = read_content(path, file_format, options)
+    return write_dataset(content.splits, out, write_options(path, content.groups, options))
+
+
+def read_content(path: Path, file_format: str, options: ImportOptions) -> Content:
+    """Read `path` and write nothing; DataError as in `import_dataset`."""
     importer = IMPORTERS.get(file_format)
     if importer is None:
         raise DataError(f"unknown format {file_format!r}", where=str(path), allowed=IMPORTERS)
-    return importer(path, out, options)
+    return importer(path, options)

@@ -21,11 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapwise.data.arrays import Labels, ModalityArrays, SplitArrays, TokenArrays
-from gapwise.data.importers.options import ImportOptions, refuse_missing, write_options
+from gapwise.data.importers.options import EACH_ITS_OWN, Content, ImportOptions, refuse_missing
 from gapwise.data.importers.padded import as_block, as_labels, as_lengths, as_texts, pack
-from gapwise.data.manifest import SPLIT_NAMES, Manifest
 from gapwise.data.pickles import load_pickle
-from gapwise.data.writer import write_dataset
 from gapwise.errors import DataError
 
 _USUAL = ("text", "audio", "vision")
@@ -36,19 +34,20 @@ _SEGMENT = re.compile(r".+_\d+")
 _Tree = Mapping[str, object]
 
 
-def import_mmsa(path: Path, out: Path, options: ImportOptions) -> Manifest:
-    """Write the dataset in the pickle `path` to the folder `out`. Raises DataError naming file and key."""
+def read_mmsa(path: Path, options: ImportOptions) -> Content:
+    """The content of the pickle `path`. Raises DataError naming file and key."""
     refuse_missing(path)
-    tree = _tree(load_pickle(path), SPLIT_NAMES, str(path))
-    ids = {split: as_texts(_entry(tree, split, path, "id"), f"{path}/{split}/id") for split in SPLIT_NAMES}
+    tree = _tree(load_pickle(path), (), str(path))
+    names = options.splits_among(tree, path)
+    tree = _tree(tree, names, str(path))
+    ids = {split: as_texts(_entry(tree, split, path, "id"), f"{path}/{split}/id") for split in names}
     segmented = all(_is_segment(sample) for samples in ids.values() for sample in samples)
     splits = {}
-    for split in SPLIT_NAMES:
+    for split in names:
         where = f"{path}/{split}"
         groups = [_video(sample) if segmented else sample for sample in ids[split]]
         splits[split] = _split(_tree(tree[split], (), where), ids[split], groups, options, where)
-    meaning = "video: the id without its segment" if segmented else "sample: each id is its own group"
-    return write_dataset(splits, out, write_options(path, meaning, options))
+    return Content(splits=splits, groups="video: the id without its segment" if segmented else EACH_ITS_OWN)
 
 
 def _tree(value: object, required: tuple[str, ...], where: str) -> _Tree:

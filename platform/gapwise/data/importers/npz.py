@@ -16,10 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gapwise.data.arrays import SplitArrays, is_sound_text
-from gapwise.data.importers.options import ImportOptions, refuse_missing, refuse_unprintable, write_options
+from gapwise.data.importers.options import (
+    EACH_ITS_OWN,
+    Content,
+    ImportOptions,
+    refuse_missing,
+    refuse_unprintable,
+)
 from gapwise.data.importers.padded import as_block, as_labels, as_lengths, as_texts, pack
-from gapwise.data.manifest import SPLIT_NAMES, Manifest
-from gapwise.data.writer import write_dataset
 from gapwise.errors import DataError
 
 _RESERVED = ("id", "label", "group")
@@ -29,17 +33,16 @@ _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, ValueError, EOFError, NotImp
 _Arrays = dict[str, NDArray[Any]]
 
 
-def import_npz(path: Path, out: Path, options: ImportOptions) -> Manifest:
-    """Write the dataset in an npz file to `out`. Raises DataError naming file and key."""
+def read_npz(path: Path, options: ImportOptions) -> Content:
+    """The content of an npz file. Raises DataError naming file and key."""
     refuse_missing(path)
     try:
         arrays = _read(path)
     except _BROKEN as error:
         raise DataError(f"not readable as npz: {error}", where=str(path)) from error
-    splits = {split: _split(_of_split(arrays, split, path), options, f"{path}/{split}") for split in SPLIT_NAMES}
-    grouped = f"{SPLIT_NAMES[0]}/group" in arrays
-    meaning = "the key group" if grouped else "sample: each id is its own group"
-    return write_dataset(splits, out, write_options(path, meaning, options))
+    names = options.splits_among({key.split("/")[0] for key in arrays}, path)
+    splits = {split: _split(_of_split(arrays, split, path), options, f"{path}/{split}") for split in names}
+    return Content(splits=splits, groups="the key group" if f"{names[0]}/group" in arrays else EACH_ITS_OWN)
 
 
 def _read(path: Path) -> _Arrays:

@@ -16,18 +16,23 @@ import pyarrow.parquet as pq  # type: ignore[import-untyped,unused-ignore]
 from numpy.typing import NDArray
 
 from gapwise.data.arrays import ModalityArrays, SplitArrays
-from gapwise.data.importers.options import ImportOptions, refuse_missing, refuse_unprintable, write_options
+from gapwise.data.importers.options import (
+    EACH_ITS_OWN,
+    Content,
+    ImportOptions,
+    refuse_missing,
+    refuse_unprintable,
+)
 from gapwise.data.importers.padded import as_labels, as_texts, stored_floats
-from gapwise.data.manifest import SPLIT_NAMES, Manifest
-from gapwise.data.writer import write_dataset
+from gapwise.data.manifest import SPLIT_NAMES
 from gapwise.errors import DataError
 
 _REQUIRED = ("id", "split", "label")
 _RESERVED = (*_REQUIRED, "group")
 
 
-def import_parquet(path: Path, out: Path, options: ImportOptions) -> Manifest:
-    """Write the dataset in a Parquet file, or a folder of them, to `out`. Raises DataError naming file and column."""
+def read_parquet(path: Path, options: ImportOptions) -> Content:
+    """The content of a Parquet file, or of a folder of them. Raises DataError naming file and column."""
     refuse_missing(path)
     try:
         table = pq.read_table(path, partitioning=None)
@@ -41,9 +46,9 @@ def import_parquet(path: Path, out: Path, options: ImportOptions) -> Manifest:
     split_of_row = np.array(as_texts(table["split"].to_pylist(), f"{path}/split"))
     _refuse_other_splits(split_of_row, path)
     dims = {name: _width(_one_array(table[name]), f"{path}/{name}") for name in names}
-    splits = {name: _split(table.filter(pa.array(split_of_row == name)), dims, options, path) for name in SPLIT_NAMES}
-    meaning = "the column group" if "group" in table.column_names else "sample: each id is its own group"
-    return write_dataset(splits, out, write_options(path, meaning, options))
+    wanted = options.splits_among(set(split_of_row.tolist()), path)
+    splits = {name: _split(table.filter(pa.array(split_of_row == name)), dims, options, path) for name in wanted}
+    return Content(splits=splits, groups="the column group" if "group" in table.column_names else EACH_ITS_OWN)
 
 
 def _modality_names(table: Any, options: ImportOptions, path: Path) -> list[str]:

@@ -1,0 +1,239 @@
+"""A team's servers on this machine: what is refused before anything starts, and one real stack from up to down.
+
+Faked: servers that are `sleep`, where it is only about processes. The real stack is PostgreSQL, MLflow and Ray in a
+folder of its own; who listens where is read from the kernel, not from the servers.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from urllib.error import HTTPError
+
+import pytest
+
+from gapwise.errors import SpecError
+from gapwise.testing.mlflow_server import PLATFORM, environment
+from gapwise.testing.postgres import binaries
+
+SCRIPTS = Path(__file__).parents[2] / "cluster" / "local"
+LISTENING, LOOPBACK = "0A", ("0100007F", "00000000000000000000000001000000", "0000000000000000FFFF00000100007F")
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import processes
+
+    return processes
+
+
+def team(verb: str, folder: Path, *more: str, **variables: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, str(SCRIPTS / "team.py"), verb, str(folder), *more]
+    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=False)
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    return line
+
+
+def test_a_process_is_stopped_with_what_it_started(processes: ModuleType, tmp_path: Path) -> None:
+    script = "import subprocess; subprocess.run(['sleep', '600'])"
+    started = processes.start([sys.executable, "-c", script], os.environ, tmp_path / "log", {})
+    assert processes.wait_for(lambda: len(group(started.pid)) == 2, 60.0)
+    processes.stop(started, signal.SIGTERM)
+    assert processes.wait_for(lambda: group(started.pid) == [], 60.0)
+
+
+def group(number: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split() if entry.name.isdigit() else []
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if fields and int(fields[2]) == number and fields[0] != "Z":
+            found.append(int(entry.name))
+    return found
+
+
+def test_a_process_that_only_has_the_same_id_is_left_in_peace(processes: ModuleType, tmp_path: Path) -> None:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as somebody:
+        processes.stop(processes.Process(somebody.pid, "1"), signal.SIGTERM)
+        assert somebody.poll() is None
+        somebody.kill()
+
+
+def test_a_folder_that_is_no_team_s_is_not_taken_down_nor_removed(tmp_path: Path) -> None:
+    assert "no team was ever up here" in refused(team("down", tmp_path, "--purge"))
+    assert tmp_path.exists()
+
+
+def test_a_machine_without_postgresql_is_told_in_a_line(tmp_path: Path) -> None:
+    assert "no PostgreSQL server" in refused(team("up", tmp_path / "team", PATH="/nowhere"))
+    assert not (tmp_path / "team").exists()
+
+
+def test_a_machine_without_the_extras_is_told_which(tmp_path: Path) -> None:
+    """The module is hidden from whoever asks whether it could be imported."""
+    skip_without_postgres()
+    (tmp_path / "sitecustomize.py").write_text(
+        "import importlib.util as known\n"
+        "found = known.find_spec\n"
+        "known.find_spec = lambda name, *more: None if name == 'aiohttp_cors' else found(name, *more)\n"
+    )
+    done = team("up", tmp_path / "team", PYTHONPATH=f"{tmp_path}:{PLATFORM}")
+    assert "needs ray[default]: the extra `cluster`" in refused(done)
+
+
+def skip_without_postgres() -> None:
+    try:
+        binaries()
+    except SpecError as none:
+        pytest.skip(str(none))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has to choose another account")
+def test_root_is_told_that_its_database_s_account_cannot_come_here() -> None:
+    skip_without_postgres()
+    with tempfile.TemporaryDirectory() as closed:
+        line = refused(team("up", Path(closed) / "team"))
+        assert "cannot come to this folder" in line and "/var/tmp" in line
+        assert list(Path(closed).iterdir()) == []
+
+
+def test_a_folder_with_something_else_in_it_is_not_made_a_team_s(tmp_path: Path) -> None:
+    skip_without_postgres()
+    (tmp_path / "thesis.txt").touch()
+    assert "holds something else" in refused(team("up", tmp_path))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """One that everybody may enter, so that root's PostgreSQL can, and everything in it stopped at the end."""
+    skip_without_postgres()
+    made = Path(tempfile.mkdtemp(prefix="gapwise-team-"))
+    made.chmod(0o711)
+    yield made / "team"
+    team("down", made / "team", "--purge")
+    shutil.rmtree(made)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_a_team_s_servers_from_up_to_down(folder: Path) -> None:
+    up = team("up", folder)
+    assert up.returncode == 0, up.stderr + logs(folder)
+    state = known(folder)
+    assert list(state) == ["postgres", "mlflow", "ray-head", "ray-worker-1", "ray-worker-2"]
+    ours = descendants({process[0] for process in state.values()})
+    assert {address for address, _ in listening(ours)} <= set(LOOPBACK), listening(ours)
+    assert len(listening(ours)) >= 5
+    for file in [folder / "team.env", *(folder / "secrets").iterdir()]:
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
+    assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
+    for secret in secrets(folder):
+        assert secret not in up.stdout + (folder / "team.json").read_text() + command_lines(ours)
+    env = variables(folder)
+    assert asked(f"{env['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/get?experiment_id=0") == 401
+    assert asked(f"{env['RAY_API_SERVER_ADDRESS']}/api/jobs/") == 401
+
+    assert "are up already" in team("up", folder).stdout
+    assert known(folder) == state
+
+    for crashed in ("mlflow", "ray-head"):
+        os.kill(state[crashed][0], signal.SIGKILL)
+    again = team("up", folder)
+    assert "up: mlflow, ray-head, ray-worker-1, ray-worker-2 started" in again.stdout, again.stderr + logs(folder)
+    assert {name for name, process in known(folder).items() if process == state[name]} == {"postgres"}
+
+    ours |= descendants({process[0] for process in known(folder).values()})
+    ray_folder = Path(json.loads((folder / "team.json").read_text())["ray_folder"])
+    down = team("down", folder)
+    assert down.stdout.startswith("stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres\n"), down.stderr
+    assert {pid for pid in ours if Path(f"/proc/{pid}/stat").exists()} == set()
+    assert not ray_folder.exists()
+    assert (folder / "postgres" / "PG_VERSION").exists()
+
+    port = json.loads((folder / "team.json").read_text())["ports"]["postgres"]
+    with socket.create_server(("127.0.0.1", port)):
+        assert f"port {port} of postgres is taken by another program" in team("up", folder).stderr
+    assert team("down", folder, "--purge").stdout.startswith("nothing was running\nremoved ")
+    assert not folder.exists()
+
+
+def known(folder: Path) -> dict[str, list[Any]]:
+    return dict(json.loads((folder / "team.json").read_text())["running"])
+
+
+def secrets(folder: Path) -> list[str]:
+    return [(folder / "secrets" / name).read_text() for name in ("admin", "team", "flask", "ray-token")]
+
+
+def variables(folder: Path) -> dict[str, str]:
+    lines = (folder / "team.env").read_text().splitlines()
+    return dict(line.removeprefix("export ").replace("'", "").split("=", 1) for line in lines)
+
+
+def logs(folder: Path) -> str:
+    return "\n".join(file.read_text()[-1500:] for file in (folder / "logs").glob("*.log"))
+
+
+def asked(url: str) -> int:
+    """The status that somebody without password or token is answered with."""
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        return error.code
+
+
+def descendants(roots: set[int]) -> set[int]:
+    parents = {}
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit():
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    found = set(roots)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening(processes: set[int]) -> list[tuple[str, int]]:
+    """Address in the kernel's writing and port of every TCP socket on which one of them listens."""
+    inodes = set()
+    for pid in processes:
+        try:
+            inodes |= {str(entry.readlink()) for entry in Path(f"/proc/{pid}/fd").iterdir()}
+        except FileNotFoundError:
+            continue
+    found = []
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == LISTENING and f"socket:[{fields[9]}]" in inodes:
+                address, port = fields[1].split(":")
+                found.append((address, int(port, 16)))
+    return found
+
+
+def command_lines(processes: set[int]) -> str:
+    files = [Path(f"/proc/{pid}/cmdline") for pid in processes]
+    return "".join(file.read_text() for file in files if file.exists())
