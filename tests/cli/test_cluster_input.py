@@ -6,12 +6,16 @@ behind.
 
 import json
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ray
+
+from gapwise.distributed.placement import Node, Resources
+from gapwise.distributed.shared import look_here
 
 Call = Callable[..., Any]
 
@@ -105,6 +109,31 @@ def test_a_driver_s_address_is_refused_in_one_line(
     answer = call("train", space, "--data", small, "--address", address or closed)
     assert (answer.code, answer.out, answer.err.count("\n")) == (2, "", 1), answer
     assert says in answer.err
+
+
+@pytest.mark.parametrize("words", [("train", "train_prlf.yaml"), ("tune", "smoke.yaml"), ("ablate", "train_prlf.yaml")])
+def test_a_home_that_a_node_does_not_see_is_refused_before_a_run_exists(
+    call: Call, monkeypatch: pytest.MonkeyPatch, small: Path, words: tuple[str, str]
+) -> None:
+    """The cluster is faked: two nodes, one of which says that it does not see the folder."""
+
+    @contextmanager
+    def two_nodes(address: str) -> Iterator[Resources]:
+        yield Resources((Node(2), Node(2)))
+
+    monkeypatch.setattr("gapwise.distributed.cluster.connected", two_nodes)
+    monkeypatch.setattr("gapwise.distributed.shared.living_nodes", lambda: {"here": "1", "there": "2"})
+    monkeypatch.setattr(
+        "gapwise.distributed.shared.ask_nodes", lambda look: {"here": look_here(look, "here"), "there": look.folder}
+    )
+    spec = Path(__file__).parents[2] / "search_spaces" / words[1]
+    answer = call(words[0], spec, "--data", small, "--address", "auto")
+    home = Path.cwd() / ".gapwise"
+    assert (answer.code, answer.out) == (2, "")
+    assert answer.err.splitlines()[-1].startswith(f"error: {home}: node there does not see this folder")
+    assert "GAPWISE_HOME" in answer.err
+    assert {one.name for one in home.iterdir()} & {"runs", "studies"} == set()
+    assert list(home.glob(".probe*")) == []
 
 
 def doctor(call: Call, *words: object, code: int = 0) -> dict[str, dict[str, str]]:
