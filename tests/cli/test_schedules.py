@@ -33,6 +33,7 @@ def write(**changed: str) -> Path:
         ({"name": "m-schedule"}, "is the name of a ledger, a router or a schedule"),
         ({"gate": "{margin: -1}"}, "gate.margin"),
         ({"data": "''"}, "must not be empty"),
+        ({"storage": "mysql://x"}, "storage: must be journal, sqlite:///FILE or postgresql://"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_one_line(call: Call, verb: str, changed: dict[str, str], said: str) -> None:
@@ -58,7 +59,7 @@ def test_a_schedule_of_a_name_without_champions_says_what_to_do(call: Call, smal
     answer = call("retrain", "tick", write(data=str(small)))
 
     assert answer.code == 2
-    assert "no registered model 'm'" in answer.err
+    assert "there are no champions to train again (allowed: a name that a study was promoted to, or mode:" in answer.err
 
 
 def test_a_space_file_that_is_missing_is_named(call: Call, small: Path) -> None:
@@ -66,6 +67,13 @@ def test_a_space_file_that_is_missing_is_named(call: Call, small: Path) -> None:
 
     assert answer.code == 2
     assert "nowhere.yaml: cannot be read" in answer.err
+
+
+def test_a_metric_that_the_gate_does_not_know_is_refused_before_anything_is_trained(call: Call, small: Path) -> None:
+    answer = call("retrain", "tick", write(data=str(small), gate="{also: {nonsense: 0.1}}"))
+
+    assert answer.code == 2
+    assert "the gate cannot weigh 'nonsense'" in answer.err
 
 
 def test_history_of_a_schedule_that_never_ran_is_empty_and_says_when_it_will(call: Call) -> None:

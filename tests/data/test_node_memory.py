@@ -79,4 +79,4 @@ def test_a_process_that_trains_and_validates_holds_no_copy_of_the_split(tmp_path
     done = subprocess.run([sys.executable, "-c", READS, str(folder)], capture_output=True, text=True)
     shutil.rmtree(folder)
     assert done.returncode == 0, done.stderr
-    assert int(done.stdout) < 0.75 * COLUMN
+    assert int(done.stdout) < COLUMN  # one copy of any column is as much more; without any it was 58 to 103 MB

@@ -82,7 +82,9 @@ class TestWhatIsDue:
         work.data = "d2"
 
         clock.forward(hours=-2)
-        assert tick(desk).action == "wait" or work.trained[-1].tick < MONDAY
+        before = len(work.trained)
+        assert tick(desk).action == "wait"
+        assert len(work.trained) == before
         clock.now = MONDAY + timedelta(hours=1)
         assert tick(desk).action == "wait"
         assert [one.tick for one in work.trained].count(MONDAY) == 1
@@ -149,6 +151,24 @@ class TestWhatIsWorthTraining:
         assert tick(desk, force=True).action == "refit"
         assert work.trained[-1].reason == "forced"
 
+    def test_a_forced_tick_measures_no_drift(self, desk, work):
+        def never(last):
+            raise DataError("it did not grow out of what was trained on")
+
+        work.data, work.drifted = "d2", never
+        triggers = desk.schedule.triggers.model_copy(update={"new_data": False, "input_drift": 0.01})
+
+        done = tick(another(desk, schedule=desk.schedule.model_copy(update={"triggers": triggers})), force=True)
+
+        assert done.action == "refit"
+
+    def test_more_skips_than_a_look_reaches_back_train_nothing(self, desk, work, clock):
+        for _ in range(520):
+            assert tick(desk).action == "skip"
+            clock.forward(weeks=1)
+
+        assert len(work.trained) == 1
+
 
 class TestLeases:
     def test_while_one_runs_every_other_call_waits_a_forced_one_too(self, store, clock, work):
@@ -200,7 +220,56 @@ class TestLeases:
             tick(desk)
         work.during = FakeWork().during
 
-        assert tick(another(desk, is_dead=lambda owner: owner == desk.owner)).attempt == 2
+        assert tick(another(desk, lives=lambda owner: owner != desk.owner)).attempt == 2
+
+    def test_a_process_that_is_seen_alive_gets_time_for_its_next_sign_of_life(self, store, clock, work):
+        desk = desk_of(store, clock, work)
+        seen = []
+
+        def during(attempt, lease):
+            clock.forward(minutes=40)  # suspended for longer than its lease, on a machine that others see
+            seen.append(tick(another(desk, work=FakeWork(), lives=lambda owner: True)).action)
+            lease.renew()
+
+        work.during = during
+
+        assert (tick(desk).outcome, seen) == ("promoted", ["wait"])
+
+    def test_a_lease_of_a_clock_a_year_ahead_holds_nobody_up(self, store, clock, work):
+        desk = desk_of(store, clock, work)
+        clock.forward(weeks=52)
+        work.during = raising(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tick(desk)
+        clock.forward(weeks=-52)
+        work.during = FakeWork().during
+
+        assert tick(another(desk)).action == "refit"
+
+    def test_a_lease_that_was_renewed_more_often_than_a_look_reaches_back_still_holds(self, store, clock, work):
+        desk = desk_of(store, clock, work)
+        seen = []
+
+        def during(attempt, lease):
+            for _ in range(520):
+                clock.forward(minutes=10)
+                lease.renew()
+            seen.append(tick(another(desk, work=FakeWork())).action)
+
+        work.during = during
+
+        assert (tick(desk).outcome, seen) == ("promoted", ["wait"])
+
+    def test_a_dead_attempt_that_was_noted_as_missed_is_no_longer_running(self, store, clock, work):
+        desk = desk_of(store, clock, work)
+        work.during = raising(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tick(desk)
+        work.during = FakeWork().during
+        clock.forward(weeks=1)
+        tick(desk)
+
+        assert fold(store.read()).running is None
 
     def test_signs_of_life_keep_the_lease(self, store, clock, work):
         desk = desk_of(store, clock, work)
@@ -274,6 +343,7 @@ class TestFailures:
         for _ in range(3):
             with pytest.raises(DataError):
                 tick(desk)
+            clock.forward(minutes=16)
         done = tick(desk)
 
         assert (done.action, done.outcome) == ("skip", "given up")
@@ -291,6 +361,40 @@ class TestFailures:
 
         assert [(one.outcome, one.attempt) for one in entries(store)] == [("failed", 1)]
 
+    def test_what_nobody_expected_is_recorded_in_a_line_as_well(self, store, clock, work):
+        def broken():
+            raise ValueError("first\nsecond")
+
+        work.facts = broken
+        with pytest.raises(ValueError, match="first"):
+            tick(desk_of(store, clock, work))
+
+        assert [(one.outcome, one.reason) for one in entries(store)] == [("failed", "ValueError: first")]
+
+    def test_a_record_that_cannot_be_read_for_an_alert_changes_nothing_that_was_done(self, store, clock, work):
+        plain, state = store.read, {"away": False}
+
+        def read(newest=None):
+            if state["away"]:
+                raise RegistryError("no answer")
+            return plain(newest)
+
+        store.read = read
+        work.tell = lambda event, body: state.update(away=True)
+
+        assert tick(desk_of(store, clock, work)).outcome == "promoted"
+
+    def test_a_failure_is_not_tried_again_at_once(self, store, clock, work):
+        desk = desk_of(store, clock, work)
+        work.during = raising(DataError("bad"))
+        with pytest.raises(DataError):
+            tick(desk)
+
+        assert "attempt 1 of the tick of 2025-12-29T03:00Z failed; the next from 2026-01-04T03:15Z" in tick(desk).reason
+        clock.forward(minutes=16)
+        with pytest.raises(DataError):
+            tick(desk)
+
     def test_an_alert_is_raised_once_until_there_is_a_success_again(self, store, clock, work):
         desk = desk_of(store, clock, work)
         tick(desk)
@@ -304,6 +408,7 @@ class TestFailures:
         assert alerts == ["no success in the last 3 ticks or more"]
 
         work.during = FakeWork().during
+        clock.forward(minutes=16)
         tick(desk)
         clock.forward(weeks=4)
         tick(another(desk, cron=desk.cron))

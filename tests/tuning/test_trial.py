@@ -277,7 +277,9 @@ def test_a_run_of_the_second_phase_keeps_the_predictions_behind_its_figures(smal
     dataset = open_dataset(small)
     assert kept.values.shape == (2, 2, len(dataset.valid))
     grid = score_grid(kept, dataset.valid.labels, dataset.manifest.shape())
-    assert {metric: grid.curve(metric) for metric in grid.metrics} == outcome.metrics
+    for metric in grid.metrics:  # the last bit of a sum depends on where an array happens to lie in memory
+        assert grid.curve(metric) == pytest.approx(outcome.metrics[metric], rel=1e-12)
+    assert set(grid.metrics) == set(outcome.metrics)
     assert [entry.name for entry in kept_of("seeds", tmp_path).parent.iterdir()] == ["predictions.safetensors"]
 
 

@@ -13,6 +13,7 @@ import typer
 
 from gapwise.cli.options import AddressOption
 from gapwise.cli.output import JsonOption, print_json, print_table, say, stdout
+from gapwise.cli.promote import HELD
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.schedule import ScheduleSpec
@@ -27,11 +28,11 @@ app = typer.Typer(
     help="Train again on a schedule: ticks, a loop that calls them, and their record.", no_args_is_help=True
 )
 ScheduleArgument = Annotated[
-    Path, typer.Argument(metavar="SCHEDULE.yaml", help="A schedule; see search_spaces/README.md.")
+    Path, typer.Argument(metavar="SCHEDULE.yaml", help="A schedule; see README, Training again.")
 ]
-HELD = 3
-"""Exit code of a tick: it trained, and the gate held every rate."""
-_LOOK_SECONDS, _AFTER_FAILURE_SECONDS = 30.0, 300.0
+GIVEN_UP = 1
+"""Exit code of a tick of which no attempt is left."""
+_LOOK_SECONDS, _BETWEEN_TICKS_SECONDS = 30.0, 300.0
 
 
 class _Opened:
@@ -61,7 +62,7 @@ def tick(
     as_json: JsonOption = False,
 ) -> None:
     """Do what is due, if anything is: any number of machines may call this as often as they like."""
-    from gapwise.cli.retraining import RealWork
+    from gapwise.cli.scheduled_work import RealWork
     from gapwise.retraining import here
     from gapwise.retraining.tick import Desk
     from gapwise.retraining.tick import tick as act
@@ -75,13 +76,13 @@ def tick(
         work=RealWork(opened.spec, file, opened.tracking, home(), address),
         owner=here.owner(),
         now=lambda: datetime.now(UTC),
-        is_dead=here.is_dead,
+        lives=here.lives,
     )
     done = act(desk, force=force)
     body = _body(opened.spec.name, done, time.perf_counter() - began)
     print_json(body) if as_json else _show(done)
-    if done.outcome == "held":
-        raise typer.Exit(HELD)
+    if done.outcome in ("held", "given up"):
+        raise typer.Exit(HELD if done.outcome == "held" else GIVEN_UP)
 
 
 def _body(name: str, done: "Ticked", seconds: float) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def history(
                 "running": None if state.running is None else state.running.owner.who,
                 "next": upcoming.isoformat(),
                 "ticks_without_success": behind,
-                "healthy": behind < opened.spec.alert_after,
+                "healthy": behind < opened.spec.alert_after if state.entries else None,
             }
         )
         return
@@ -164,9 +165,10 @@ def _show_history(spec: ScheduleSpec, shown: "list[Entry]", state: "State") -> N
     columns = ["entry", "written (UTC)", "tick (UTC)", "attempt", "what", "reason"]
     print_table(f"schedule of {spec.name}", columns, rows, words=("what", "reason"))
     if state.running is not None:
+        over = " (over: the next tick takes it over)" if state.running.expires < datetime.now(UTC) else ""
         stdout.print(
             f"running: attempt {state.running.number} by {state.running.owner.who},"
-            f" lease until {state.running.expires:%Y-%m-%d %H:%M} UTC",
+            f" lease until {state.running.expires:%Y-%m-%d %H:%M} UTC{over}",
             soft_wrap=True,
         )
 
@@ -178,15 +180,18 @@ def serve(file: ScheduleArgument, address: AddressOption = None) -> None:
     command = [sys.executable, "-m", "gapwise", "retrain", "tick", str(file)]
     if address:
         command += ["--address", address]
-    loop = _Loop(opened.cron, command)
+    loop = Loop(opened.cron, command)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, loop.stop)
     say(f"schedule of {opened.spec.name}: next tick {opened.cron.next(datetime.now(UTC)):%Y-%m-%d %H:%M} UTC")
     loop.run()
 
 
-class _Loop:
-    """Looks at the clock now and then instead of sleeping long: clocks jump, and machines are suspended."""
+class Loop:
+    """Calls a tick when one is due, and every few minutes besides: others die, and their ticks are taken over.
+
+    It looks at the clock now and then instead of sleeping long: clocks jump, and machines are suspended.
+    """
 
     def __init__(self, cron: "Cron", command: list[str]) -> None:
         self._cron, self._command = cron, command
@@ -194,30 +199,30 @@ class _Loop:
         self._child: subprocess.Popen[bytes] | None = None
 
     def run(self) -> None:
+        """Until `stop`; a tick that runs then comes to its end before."""
         seen, again_at = None, 0.0
         while not self._stopped:
             latest = self._cron.latest(datetime.now(UTC))
-            if latest != seen or time.monotonic() >= again_at > 0.0:
-                code = self._tick()
-                seen = latest
-                again_at = 0.0 if code in (0, HELD) else time.monotonic() + _AFTER_FAILURE_SECONDS
+            if latest != seen or time.monotonic() >= again_at:
+                self._tick()
+                seen, again_at = latest, time.monotonic() + _BETWEEN_TICKS_SECONDS
             else:
-                time.sleep(1.0 if self._stopped else min(_LOOK_SECONDS, self._left()))
+                time.sleep(min(_LOOK_SECONDS, self._left()))
 
     def _left(self) -> float:
         now = datetime.now(UTC)
         return max(0.05, (self._cron.next(now) - now).total_seconds())
 
-    def _tick(self) -> int:
-        self._child = subprocess.Popen(self._command)
-        code = self._child.wait()
+    def _tick(self) -> None:
+        # A session of its own: Ctrl-C at a terminal reaches it once, through `stop`.
+        self._child = subprocess.Popen(self._command, start_new_session=True)
+        self._child.wait()
         self._child = None
-        return code
 
     def stop(self, number: int, frame: FrameType | None) -> None:
-        """A running tick is told as well: it keeps a checkpoint, and the next one goes on from there."""
+        """A running tick is told as Ctrl-C tells it: it keeps a checkpoint, and the next one goes on from there."""
         del frame
         self._stopped = True
-        if self._child is not None:
-            self._child.send_signal(signal.SIGINT)
-        raise KeyboardInterrupt(number)
+        if self._child is None:
+            raise KeyboardInterrupt(number)
+        self._child.send_signal(signal.SIGINT)

@@ -71,7 +71,12 @@ def peek(uri: str) -> str:
 
     Raises DataError if the place cannot be reached or holds no dataset.
     """
-    return _manifest(located(uri))[0].fingerprint
+    return manifest_at(uri).fingerprint
+
+
+def manifest_at(uri: str) -> Manifest:
+    """The manifest of the dataset that is there now. Raises as `peek`."""
+    return _manifest(located(uri))[0]
 
 
 def snapshot(uri: str, store: Path) -> Path:

@@ -14,7 +14,13 @@ def run_hook(command: Sequence[str], told: dict[str, Any], *, stands: str) -> No
     """Run it for at most a minute. `stands` ends a warning: what holds although the command failed."""
     try:
         ended = subprocess.run(
-            list(command), input=json.dumps(told), capture_output=True, text=True, timeout=_SECONDS, check=False
+            list(command),
+            input=json.dumps(told),
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         _log.warning("%s: %s; %s", command[0], error, stands)

@@ -3,8 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +22,7 @@ from gapwise.promotion.evidence import answers
 from gapwise.promotion.gate import Answers, Verdict, weigh
 from gapwise.promotion.ground import ground_of, refuse_other_ground
 from gapwise.promotion.report import Decision, gate_report, plot, reasons_of
+from gapwise.promotion.spending import decisions_within_a_year, looked_at, refuse_spent
 from gapwise.promotion.standing import Deed, Standing, record, settled
 from gapwise.spec.home import Home
 from gapwise.tracking import aliases, registering, registry
@@ -30,7 +30,6 @@ from gapwise.tracking.client import Tracking
 from gapwise.tracking.ledger import keep_report, kept_report
 
 REPORT, PLOT = "gate.json", "gate.svg"
-_YEAR = timedelta(days=365)
 Judge = Callable[..., Answers]
 Fence = Callable[[], object]
 """Asked right before the ledger is written, for a schedule's tick; it raises where somebody else decides now."""
@@ -89,8 +88,13 @@ def promote(
 
 
 def _refuse_other_metrics(asked: Asked) -> None:
-    known = resampled_metrics(asked.results[0].task)
-    unknown = [metric for metric in (asked.metric, *asked.spec.also) if metric not in known]
+    refuse_unknown_metrics([asked.metric, *asked.spec.also], asked.results[0].task)
+
+
+def refuse_unknown_metrics(metrics: Sequence[str], task: str) -> None:
+    """Raises SpecError for a metric that cannot be resampled, or that the task does not have."""
+    known = resampled_metrics(task)
+    unknown = [metric for metric in metrics if metric not in known]
     if unknown:
         raise SpecError(f"the gate cannot weigh {unknown[0]!r}", where="also", allowed=known)
 
@@ -139,25 +143,10 @@ def _answered_before(tracking: Tracking, now: Standing, asked: Asked, question: 
 
 
 def _spent(now: Standing, asked: Asked) -> int:
-    """Decisions of the last year on this test split, or on one that it grew out of: their samples are among its own.
-
-    Raises GateError where nothing is left of the yearly alpha.
-    """
-    since = datetime.now(UTC) - _YEAR
-    known = {asked.test_fingerprint, *(step.parent_test for step in asked.dataset.manifest.growth)}
-    alphas = [
-        float(str(one.facts["alpha"]))
-        for one in now.ledger.entries
-        if one.facts.get("test_fingerprint") in known and datetime.fromisoformat(one.time) > since
-    ]
-    spec = asked.spec
-    if sum(alphas) + spec.alpha > spec.yearly_alpha * (1.0 + 1e-9) and not asked.dry_run:
-        raise GateError(
-            f"{len(alphas)} decisions were made on this test split within a year, and spent {sum(alphas):g} of"
-            f" yearly_alpha {spec.yearly_alpha:g}; this one needs {spec.alpha:g}",
-            where=f"gate of {now.name!r}",
-            allowed="new test data, a later date, or a stricter decision",
-        )
+    """Decisions of the last year on this test split. Raises GateError where nothing is left of the yearly alpha."""
+    alphas = decisions_within_a_year(now.ledger.entries, looked_at(asked.dataset.manifest))
+    if not asked.dry_run:
+        refuse_spent(asked.name, alphas, asked.spec)
     return len(alphas)
 
 

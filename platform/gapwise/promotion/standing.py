@@ -5,15 +5,13 @@ the next command which changes something (promote, rollback, approve, copy) carr
 with `settled`.
 """
 
-import getpass
 import logging
-import os
-import socket
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
 from gapwise.errors import GateError, RegistryError
 from gapwise.promotion.chain import Entry, Head, Kept, Ledger, Move, read
+from gapwise.spec.home import who
 from gapwise.tracking import aliases, ledger, registry
 from gapwise.tracking.client import Tracking
 from gapwise.tracking.router_model import ensure_router
@@ -117,7 +115,7 @@ def record(tracking: Tracking, now: Standing, deed: Deed) -> Entry:
         sequence=now.ledger.last_number + 1,
         follows=now.ledger.head.digest,
         time=datetime.now(UTC).isoformat(timespec="seconds"),
-        who=f"{_user()}@{socket.gethostname()}",
+        who=who(),
         action=deed.action,
         moves=deed.moves,
         aliases={**inherited, **deed.aliases},
@@ -129,13 +127,6 @@ def record(tracking: Tracking, now: Standing, deed: Deed) -> Entry:
     wanted = own | {alias: version for alias, version in after.items() if version is not None}
     _carry_out(tracking, now.name, entry, now.aliases, own | _still_there(tracking, now.name, wanted))
     return entry
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        return f"uid {os.getuid()}"
 
 
 def _write(tracking: Tracking, name: str, entry: Entry, run_id: str) -> None:

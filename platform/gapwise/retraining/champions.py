@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from gapwise.errors import RegistryError
+from gapwise.errors import RegistryError, StudyError
 from gapwise.spec.train import TrainSpec
 from gapwise.tracking import aliases, registry
 from gapwise.tracking.client import Tracking
-from gapwise.tuning.result import RESULT_FILE
+from gapwise.tuning.result import load_result
 
 
 def serving(tracking: Tracking, name: str) -> list[str]:
     """Versions to train again: every champion's, then the baseline's. Raises RegistryError where there are none."""
-    named = registry.aliases(tracking, name)
+    named = registry.aliases_if_any(tracking, name) or {}
     champions = aliases.champions(named)
     if not champions or aliases.BASELINE_ALIAS not in named:
         raise RegistryError(
@@ -34,12 +34,12 @@ def studies_behind(tracking: Tracking, name: str, studies: Path) -> list[str]:
     champions = aliases.champions(registry.aliases_if_any(tracking, name) or {})
     facts = [registry.version_of(tracking, name, version).facts for version in dict.fromkeys(champions.values())]
     found = dict.fromkeys(str(one["study"]) for one in facts if "study" in one)
-    return [study for study in found if _searched(studies / study / RESULT_FILE)]
+    return [study for study in found if _searched(studies, study)]
 
 
-def _searched(result: Path) -> bool:
-    """Whether a finished study had a search: a refit has no trials to start from."""
+def _searched(studies: Path, name: str) -> bool:
+    """Whether it is a finished study with a search: a refit has no trials to start from."""
     try:
-        return '"complete":0' not in result.read_text().replace(" ", "")
-    except OSError:
+        return load_result(studies, name).trials["complete"] > 0
+    except StudyError:
         return False

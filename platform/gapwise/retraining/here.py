@@ -1,6 +1,5 @@
 """This process and this code: who holds a lease, whether it still lives, and which gapwise would train."""
 
-import getpass
 import hashlib
 import os
 import socket
@@ -9,28 +8,25 @@ from pathlib import Path
 
 import gapwise
 from gapwise.retraining.log import Owner
+from gapwise.spec.home import who
 
 
 def owner() -> Owner:
     """This process."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container whose user has no name
-        user = f"uid {os.getuid()}"
-    return Owner(who=f"{user}@{socket.gethostname()}", machine=_machine(), process=os.getpid())
+    return Owner(who=who(), machine=_machine(), process=os.getpid())
 
 
-def is_dead(other: Owner) -> bool:
-    """Whether a process is known to be gone: only of those that this one could see."""
+def lives(other: Owner) -> bool | None:
+    """Whether a process is there; None of one that this one could not see."""
     if other.machine != _machine():
-        return False
+        return None
     try:
         os.kill(other.process, 0)
     except ProcessLookupError:
-        return True
-    except PermissionError:
         return False
-    return _is_zombie(other.process)
+    except PermissionError:
+        return True
+    return not _is_zombie(other.process)
 
 
 @cache

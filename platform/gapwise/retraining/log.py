@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple, Protocol
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 FORMAT_VERSION = 1
-_AHEAD = timedelta(hours=1)
-"""A record from further in the future than this was made by a clock that has been set back since."""
+AHEAD = timedelta(days=1)
+"""A record from further in the future than this was made by a clock that was wrong; from less, by one that was set back
+a little, and it still counts."""
 
 Kind = Literal["claim", "renew", "end", "missed", "alert"]
 Outcome = Literal["promoted", "held", "skipped", "failed", "given up"]
@@ -103,6 +104,8 @@ class State(NamedTuple):
         if since is None:
             return None
         claim = self.entries[since]
+        if any(one.last is not None and one.tick <= claim.tick <= one.last for one in self.entries[since:]):
+            return None  # it died, and was noted as missed when the next one was due
         own = [one for one in self.entries[since:] if (one.tick, one.attempt) == (claim.tick, claim.attempt)]
         if own[-1].kind == "end":
             return None
@@ -123,6 +126,10 @@ class State(NamedTuple):
         """Made of this tick so far."""
         return max((entry.attempt for entry in self.entries if entry.tick == tick), default=0)
 
+    def failures(self, tick: datetime) -> list[Entry]:
+        """Attempts of this tick that came to an end without success."""
+        return [one for one in self.ends if one.tick == tick and one.outcome == "failed"]
+
     def answered(self, tick: datetime, now: datetime) -> bool:
         """Whether nothing is left to do about a tick: it ended well, was given up, or was noted as missed.
 
@@ -131,9 +138,14 @@ class State(NamedTuple):
         for entry in self.entries:
             if entry.kind == "end" and entry.tick == tick and entry.outcome != "failed":
                 return True
-            if entry.last is not None and entry.tick <= tick <= entry.last and entry.time <= now + _AHEAD:
+            if entry.last is not None and entry.tick <= tick <= entry.last and entry.time <= now + AHEAD:
                 return True
         return False
+
+    def passed(self, tick: datetime, now: datetime) -> bool:
+        """Whether somebody looked at a later one, so that this one is caught up with."""
+        looked = (one for one in self.entries if one.kind in ("claim", "end") and one.time <= now + AHEAD)
+        return any(one.tick > tick for one in looked)
 
     def newest_tick(self, now: datetime) -> datetime | None:
         """The newest due instant up to `now` that is spoken of."""

@@ -9,13 +9,15 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from gapwise.retraining.cron import Cron
-from gapwise.retraining.log import SUCCESS, Attempt, State
+from gapwise.retraining.log import AHEAD, SUCCESS, Attempt, State
 from gapwise.spec.schedule import ScheduleSpec
 
 SKEW = timedelta(minutes=2)
 """How far two machines' clocks may differ before one takes the other's lease for expired too early."""
 _MOST_MISSED = 10_000
 """Missed ticks that are counted; beyond it their number is a lower bound."""
+_DEATHS = 4
+"""So many times `attempts` a tick may be begun in all: deaths and interruptions are no failures, but not for ever."""
 
 
 class Wait(NamedTuple):
@@ -44,35 +46,47 @@ class Due(NamedTuple):
     """No attempt is left."""
 
 
-def due(state: State, now: datetime, cron: Cron, schedule: ScheduleSpec, *, owner_is_dead: bool) -> Wait | Due:
-    """`owner_is_dead`: somebody looked and saw that the process that holds the lease is gone."""
+def due(state: State, now: datetime, cron: Cron, schedule: ScheduleSpec, *, lives: bool | None) -> Wait | Due:
+    """`lives`: whether the process that holds the lease was seen alive or gone; None where nobody can see it."""
     running = state.running
-    if running is not None and not owner_is_dead and now <= running.expires + SKEW:
+    if running is not None and _holds(running, now, schedule, lives):
         return Wait(_busy(running))
     tick = cron.latest(now)
     if tick is None:
         return Wait("it was never due yet")
     if running is not None and running.tick >= tick:
         tick = running.tick  # a forced one, or one of a clock that went back
-    if state.answered(tick, now):
-        return Wait(f"the tick of {_minutes(tick)} is done; next {_minutes(cron.next(now))}")
-    attempts = state.attempts(tick)
-    return Due(
-        tick,
-        attempts + 1,
-        _missed(state, tick, now, cron),
-        running if running is not None and running.tick == tick else None,
-        attempts >= schedule.attempts,
-    )
+    if state.answered(tick, now) or state.passed(tick, now):
+        return Wait(
+            f"the tick of {_minutes(tick)} is done, or a later one was looked at; next {_minutes(cron.next(now))}"
+        )
+    attempts, failures = state.attempts(tick), state.failures(tick)
+    given_up = len(failures) >= schedule.attempts or attempts >= _DEATHS * schedule.attempts
+    again = failures[-1].time + timedelta(minutes=schedule.retry_minutes) if failures else now
+    if not given_up and now < again <= now + timedelta(minutes=schedule.retry_minutes):
+        return Wait(f"attempt {attempts} of the tick of {_minutes(tick)} failed; the next from {_minutes(again)}")
+    takes_over = running if running is not None and running.tick == tick else None
+    return Due(tick, attempts + 1, _missed(state, tick, now, cron), takes_over, given_up)
 
 
-def forced(state: State, now: datetime, *, owner_is_dead: bool) -> Wait | Due:
+def forced(state: State, now: datetime, schedule: ScheduleSpec, *, lives: bool | None) -> Wait | Due:
     """A tick of this very second, due or not; what is running is waited for all the same."""
     running = state.running
-    if running is not None and not owner_is_dead and now <= running.expires + SKEW:
+    if running is not None and _holds(running, now, schedule, lives):
         return Wait(_busy(running))
     tick = now.replace(microsecond=0)
     return Due(tick, state.attempts(tick) + 1)
+
+
+def _holds(running: Attempt, now: datetime, schedule: ScheduleSpec, lives: bool | None) -> bool:
+    """A process that is seen alive was only suspended, or its tracking server away: it gets time for its next sign.
+
+    A lease that ends further in the future than one can was taken by a clock that has been set back since.
+    """
+    lease = timedelta(minutes=schedule.lease_minutes)
+    if lives is False or running.expires - now > lease + AHEAD:
+        return False
+    return now <= running.expires + SKEW + (lease / 2 if lives else timedelta())
 
 
 def _busy(running: Attempt) -> str:

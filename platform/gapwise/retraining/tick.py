@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol
 
-from gapwise.errors import GapwiseError, StudyError
+from gapwise.errors import GapwiseError, StudyError, raised
 from gapwise.retraining.cron import Cron
 from gapwise.retraining.log import Attempt, Entry, Outcome, Owner, State, Store, fold
 from gapwise.retraining.policy import (
@@ -34,7 +34,7 @@ from gapwise.retraining.policy import (
 from gapwise.spec.schedule import ScheduleSpec
 
 _NEWEST = 500
-"""Entries that a tick reads: more than any tick's own, whatever was missed before."""
+"""Entries that a tick reads at first."""
 _TRIES = 8
 """Races that one call may lose before it gives up: somebody else is at work then."""
 _log = logging.getLogger(__name__)
@@ -82,11 +82,15 @@ class Desk:
     work: Work
     owner: Owner
     now: Callable[[], datetime]
-    is_dead: Callable[[Owner], bool]
-    """Whether a process is known to be gone; False where nobody can tell."""
+    lives: Callable[[Owner], bool | None]
+    """Whether a process was seen alive or gone; None where nobody can tell."""
 
     def state(self) -> State:
-        return fold(self.store.read(_NEWEST))
+        """From the newest entries, or from all where those do not reach back to the last training and claim."""
+        kept = self.store.read(_NEWEST)
+        found = fold(kept)
+        known = found.trained is not None and any(one.kind == "claim" for one in found.entries)
+        return found if known or len(kept) < _NEWEST else fold(self.store.read())
 
 
 class Ticked(NamedTuple):
@@ -120,20 +124,25 @@ def tick(desk: Desk, *, force: bool = False) -> Ticked:
 def _tick(desk: Desk, force: bool) -> Ticked:
     state, now = desk.state(), desk.now()
     running = state.running
-    is_dead = running is not None and desk.is_dead(running.owner)
+    lives = desk.lives(running.owner) if running is not None else None
     if force:
-        found = forced(state, now, owner_is_dead=is_dead)
+        found = forced(state, now, desk.schedule, lives=lives)
     else:
-        found = due(state, now, desk.cron, desk.schedule, owner_is_dead=is_dead)
+        found = due(state, now, desk.cron, desk.schedule, lives=lives)
     if isinstance(found, Wait):
-        _alert(desk, state, now)
+        _alert(desk)
         return Ticked("wait", found.reason)
     if found.missed is not None:
         state = _note_missed(desk, state, found.missed)
     try:
-        return _look(desk, state, found, force)
-    finally:
-        _alert(desk, desk.state(), desk.now())
+        done = _look(desk, state, found, force)
+    except Lost:
+        raise
+    except Exception:
+        _alert(desk)
+        raise
+    _alert(desk)
+    return done
 
 
 def _look(desk: Desk, state: State, found: Due, force: bool) -> Ticked:
@@ -145,15 +154,15 @@ def _look(desk: Desk, state: State, found: Due, force: bool) -> Ticked:
     try:
         facts = desk.work.facts()
         decision = worth(desk.schedule, state, facts, desk.now())
+        if force and not isinstance(decision, Train):
+            decision = Train("forced")
         if isinstance(decision, Measure):
             assert state.trained is not None
             decision = worth(desk.schedule, state, facts, desk.now(), desk.work.drifted(state.trained))
-        if force and isinstance(decision, Skip):
-            decision = Train("forced")
         if isinstance(decision, Train):
             claimed = desk.work.begin(facts, found.tick)
-    except GapwiseError as error:
-        _ended(desk, state, found, Result("failed", str(error), {}), "skip")
+    except Exception as error:
+        _ended(desk, state, found, Result("failed", _said(error), {}), "skip")
         raise
     if isinstance(decision, Train):
         return _attempt(desk, state, found, claimed, decision.reason)
@@ -177,10 +186,15 @@ def _attempt(desk: Desk, state: State, found: Due, facts: dict[str, Any], reason
         lease.refuse_lost()
         raise
     except Exception as error:
-        said = str(error) if isinstance(error, GapwiseError) else f"{type(error).__name__}: {error}".splitlines()[0]
-        _close(desk, lease, found, Result("failed", said, facts))
+        _close(desk, lease, found, Result("failed", _said(error), facts))
         raise
     return _close(desk, lease, found, result._replace(facts={**facts, **result.facts}))
+
+
+def _said(error: Exception) -> str:
+    """In a line; Ray wraps what its workers raised."""
+    cause = raised(error)
+    return str(cause) if isinstance(cause, GapwiseError) else f"{type(cause).__name__}: {cause}".splitlines()[0]
 
 
 def _close(desk: Desk, lease: "Lease", found: Due, result: Result) -> Ticked:
@@ -217,15 +231,19 @@ def _note_missed(desk: Desk, state: State, missed: Missed) -> State:
     return _write(desk, state, entry)
 
 
-def _alert(desk: Desk, state: State, now: datetime) -> None:
-    words = alert(state, now, desk.cron, desk.schedule)
-    if words:
-        entry = _entry(desk, state, kind="alert", tick=now, reason=words)
-        try:
+def _alert(desk: Desk) -> None:
+    """Whatever goes wrong here must not change what the tick came to."""
+    try:
+        state, now = desk.state(), desk.now()
+        words = alert(state, now, desk.cron, desk.schedule)
+        if words:
+            entry = _entry(desk, state, kind="alert", tick=now, reason=words)
             _write(desk, state, entry)
-        except Lost:
-            return  # whoever wrote first looks as well
-        desk.work.tell("alert", entry.model_dump(mode="json"))
+            desk.work.tell("alert", entry.model_dump(mode="json"))
+    except Lost:
+        return  # whoever wrote first looks as well
+    except GapwiseError as error:
+        _log.warning("no alert could be looked for: %s", error)
 
 
 def _entry(desk: Desk, state: State, **fields: Any) -> Entry:
@@ -310,7 +328,7 @@ class Lease:
             except LeaseLost:
                 interrupt_main()
                 return
-            except GapwiseError as error:  # the server is away: the lease may outlast that
+            except Exception as error:  # noqa: BLE001 - the server is away: the lease may outlast that
                 _log.warning("the lease was not renewed: %s", error)
 
 

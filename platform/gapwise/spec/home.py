@@ -1,7 +1,9 @@
 """Where gapwise keeps its things: `.gapwise/` in the working directory, or GAPWISE_HOME."""
 
+import getpass
 import os
 import re
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,3 +63,12 @@ def home() -> Home:
             allowed="a path; with object storage keep studies in PostgreSQL (--storage) and runs on an MLflow server",
         )
     return Home(Path(os.environ.get("GAPWISE_HOME") or ".gapwise").absolute())
+
+
+def who() -> str:
+    """The person and machine that act, for records: "ada@node7"."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container whose user has no name
+        user = f"uid {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

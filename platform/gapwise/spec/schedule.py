@@ -87,13 +87,22 @@ class ScheduleSpec(Spec):
     lease_minutes: Annotated[float, Field(ge=1.0, le=1440.0)] = 30.0
     """So long after its last sign of life a tick counts as dead and is taken over; it gives one every third of this."""
     attempts: Annotated[int, Field(ge=1)] = 3
-    """Of a tick that dies or fails, before it is given up."""
+    """Failures of a tick before it is given up; deaths and interruptions count as a quarter of one."""
+    retry_minutes: Annotated[float, Field(ge=0.0)] = 15.0
+    """Between a failure and the next attempt."""
     concurrency: Annotated[int, Field(ge=1)] | None = None
     """Runs at once; by default as many as fit."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     """Among studies on one cluster, as for `gapwise tune --priority`."""
     storage: str = "journal"
     """Where a study's trials are recorded, as for `gapwise tune --storage`."""
+
+    @field_validator("storage")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value != "journal" and not value.startswith(("sqlite:///", "postgresql://")):
+            raise ValueError("must be journal, sqlite:///FILE or postgresql://USER@HOST/DATABASE")
+        return value
 
     @field_validator("data", "cron", "time_zone")
     @classmethod

@@ -51,8 +51,8 @@ class SetClock:
         self.now += timedelta(**span)
 
 
-def _nobody_knows(owner: Owner) -> bool:  # noqa: ARG001
-    return False
+def _nobody_knows(owner: Owner) -> bool | None:  # noqa: ARG001
+    return None
 
 
 def _nothing(attempt: Attempt, lease: Lease) -> None:
@@ -100,7 +100,7 @@ def desk_of(store: MemoryStore, clock: SetClock, work: FakeWork, **changed: Any)
         work=work,
         owner=Owner(who="me@here", machine="here", process=next(_processes)),
         now=clock,
-        is_dead=_nobody_knows,
+        lives=_nobody_knows,
     )
 
 

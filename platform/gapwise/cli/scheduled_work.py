@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapwise.cli.output import say
-from gapwise.data.source import drop, peek, snapshot, snapshots, snapshots_to_drop
+from gapwise.data.source import drop, manifest_at, peek, snapshot, snapshots, snapshots_to_drop
+from gapwise.errors import GapwiseError
 from gapwise.promotion.hook import run_hook
 from gapwise.retraining.here import code_fingerprint
 from gapwise.retraining.log import Attempt, Entry
@@ -66,15 +67,29 @@ class RealWork:
         from gapwise.retraining.champions import serving, studies_behind
 
         name, mode = self._schedule.name, self._schedule.mode
-        claimed: dict[str, Any] = {"data": facts.data, "code": facts.code, "study": f"{name}-{tick:%Y%m%dT%H%M%S}"}
-        if not isinstance(mode, StudySpec):
-            return claimed | {"versions": serving(self._tracking, name)}
+        claimed: dict[str, Any] = {"data": facts.data, "code": facts.code, "mode": mode.model_dump(mode="json")}
+        self._refuse_in_vain()
         space = self._space()
-        assert space is not None
-        earlier = studies_behind(self._tracking, name, self._here.studies) if mode.warm_start else []
-        if earlier:
-            space["warm_start"] = {**(space.get("warm_start") or {}), "studies": earlier}
-        return claimed | {"space": space}
+        if space is None:
+            claimed["versions"] = serving(self._tracking, name)
+        else:
+            earlier = studies_behind(self._tracking, name, self._here.studies) if claimed["mode"]["warm_start"] else []
+            if earlier:
+                space["warm_start"] = {**(space.get("warm_start") or {}), "studies": earlier}
+            claimed["space"] = space
+        wish = hashlib.sha256(canonical(claimed)).hexdigest()[:6]  # what asks for something else is another study
+        return claimed | {"study": f"{name}-{tick:%Y%m%dT%H%M%S}-{wish}"}
+
+    def _refuse_in_vain(self) -> None:
+        """What the gate would refuse after the training, whatever comes of it."""
+        from gapwise.promotion.promote import refuse_unknown_metrics
+        from gapwise.promotion.spending import decisions_within_a_year, looked_at, refuse_spent
+        from gapwise.promotion.standing import settled
+
+        name, gate, manifest = self._schedule.name, self._schedule.gate, manifest_at(self._data)
+        refuse_unknown_metrics(list(gate.also), manifest.task)
+        entries = settled(self._tracking, name).ledger.entries
+        refuse_spent(name, decisions_within_a_year(entries, looked_at(manifest)), gate)
 
     def train(self, attempt: Attempt, lease: Lease) -> Result:
         from gapwise.data.store import open_dataset
@@ -82,25 +97,34 @@ class RealWork:
         from gapwise.promotion.promote import promote
 
         study = str(attempt.facts["study"])
-        folder = self._frozen(str(attempt.facts["data"]))
-        dataset = open_dataset(folder)
+        dataset = open_dataset(self._frozen(attempt))
         known = {"data": dataset.manifest.fingerprint}
         decided = self._decided_before(study)
         if decided is not None:
             return _result(decided, known)
-        result = self._studied(attempt, folder)
+        result = self._studied(attempt, dataset.folder)
         lease.hold()
+        decided = self._decided_before(study)  # by an owner that was suspended between its last look and the ledger
+        if decided is not None:
+            return _result(decided, known)
         asked = Asked(self._schedule.name, [result], dataset, self._schedule.gate)
         entry = promote(self._tracking, self._here, asked, fence=lease.hold).entry
-        self._tidy(dataset.manifest.fingerprint)
+        try:
+            self._tidy(dataset.manifest.fingerprint)
+        except (GapwiseError, OSError) as error:  # the decision stands
+            say(f"snapshots were not tidied: {error}")
         if entry is None:
             return Result("held", "every candidate serves already", known)
         return _result(entry, known)
 
-    def _frozen(self, fingerprint: str) -> Path:
-        """The data that the attempt claimed; what there is now where nobody made a copy before they grew again."""
-        claimed = self._store / fingerprint
-        return claimed if claimed.is_dir() else snapshot(self._data, self._store)
+    def _frozen(self, attempt: Attempt) -> Path:
+        """The data that the study was begun on, or was to be; what is there now where nobody made a copy in time."""
+        from gapwise.tuning.record import STUDY_FILE, recorded_study
+
+        study = self._here.studies / str(attempt.facts["study"])
+        begun = (study / STUDY_FILE).exists()
+        wanted = self._store / str(recorded_study(study)["data_fingerprint"] if begun else attempt.facts["data"])
+        return wanted if wanted.is_dir() else snapshot(self._data, self._store)
 
     def _decided_before(self, study: str) -> "LedgerEntry | None":
         """An attempt may have died between the decision and its record; each study of a schedule is decided once."""
@@ -116,12 +140,13 @@ class RealWork:
         from gapwise.tuning.result import RESULT_FILE, load_result
         from gapwise.tuning.storage import checked_storage
 
-        study, mode = str(attempt.facts["study"]), self._schedule.mode
+        study = str(attempt.facts["study"])
+        mode = self._schedule.model_validate({**self._schedule.model_dump(), "mode": attempt.facts["mode"]}).mode
         home = self._here.studies / study
         if (home / RESULT_FILE).exists():
             return load_result(self._here.studies, study)
         question = f"Schedule of {self._schedule.name}, tick of {attempt.tick:%Y-%m-%d %H:%M} UTC: {attempt.reason}"
-        act, budget = None, None
+        act, budget, resume = None, None, (home / STUDY_FILE).exists()
         if isinstance(mode, StudySpec):
             space = validate(SearchSpec, {**attempt.facts["space"], "question": question}, where=mode.space)
             budget = mode.time_budget_minutes and mode.time_budget_minutes * 60
@@ -144,7 +169,8 @@ class RealWork:
                 priority=self._schedule.priority,
                 began=time.perf_counter(),
                 search_budget_seconds=budget,
-                resume=(home / STUDY_FILE).exists(),
+                resume=resume,
+                retry_failed=resume,
             ),
             act,
         )
