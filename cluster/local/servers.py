@@ -76,7 +76,7 @@ class Server(NamedTuple):
     who: dict[str, Any] = {}  # noqa: RUF012  # keywords of subprocess: as which account it runs
     goodbye: signal.Signals = signal.SIGTERM
     needs: tuple[str, ...] = ()
-    """When one of these is started anew, so is this."""
+    """Before one of these is started anew, this is stopped: Ray takes a worker of the old head for a head."""
 
 
 def servers(place: Place) -> list[Server]:

@@ -134,11 +134,14 @@ def _remove(folder: Path) -> None:
 def _start_what_is_down(team: Team) -> list[str]:
     """The names of what was started."""
     started: list[str] = []
+    everything = servers(team.place)
     try:
-        for server in servers(team.place):
+        for server in everything:
             known = team.running.get(server.name)
-            anew = any(name in started for name in server.needs)
-            if known is None or anew or not alive(known) or not server.ready():
+            if known is None or not alive(known) or not server.ready():
+                for other in reversed(everything):
+                    if server.name in (other.name, *other.needs):
+                        _stop(team, other.name)
                 _start(team, server, started)
     except BaseException:
         for name in reversed(started):
@@ -148,7 +151,6 @@ def _start_what_is_down(team: Team) -> list[str]:
 
 
 def _start(team: Team, server: Server, started: list[str]) -> None:
-    _stop(team, server.name)
     _refuse_taken(server, team.ports[server.port])
     say(f"starting {server.name}")
     server.before()
