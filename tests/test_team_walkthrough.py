@@ -19,7 +19,7 @@ from gapwise.errors import SpecError
 from gapwise.testing.mlflow_server import environment
 from gapwise.testing.postgres import binaries
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow]
+pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROOT = Path(__file__).parents[1]
 LINKED = ("Makefile", "pyproject.toml", "constraints.txt", "platform", "cluster", "search_spaces")

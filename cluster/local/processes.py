@@ -1,4 +1,4 @@
-"""Servers that outlive the command that started them: started in a group of their own, known again, and stopped.
+"""Servers that outlive the command that started them: started in a session of their own, known again, and stopped.
 
 A process is known by its id and the moment at which it began (both from /proc): an id alone may be somebody else's by
 now, and is then left in peace. Linux only, as are clusters of several Ray nodes on one machine.
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 _STOPPING_SECONDS = 40.0
 """A Ray node says goodbye to its cluster first."""
+_FOLLOWING_SECONDS = 5.0
+"""For what it started, to notice: Ray's agents look every second, and are in groups of their own."""
 
 
 _started: "list[subprocess.Popen[bytes]]" = []
@@ -22,7 +24,7 @@ _started: "list[subprocess.Popen[bytes]]" = []
 
 
 class Process(NamedTuple):
-    """A started server. Its process group has the same id."""
+    """A started server. Its session has the same id."""
 
     pid: int
     began: str
@@ -57,9 +59,11 @@ def stop(process: Process, number: signal.Signals) -> None:
     if alive(process):
         os.kill(process.pid, number)
         wait_for(lambda: not alive(process), _STOPPING_SECONDS)
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)  # its group's id is nobody else's while a member of it lives
-    wait_for(lambda: not any(_in_group(process.pid)), _STOPPING_SECONDS)
+    wait_for(lambda: not any(_in_session(process.pid)), _FOLLOWING_SECONDS)
+    for left in list(_in_session(process.pid)):
+        with suppress(ProcessLookupError):
+            os.kill(left, signal.SIGKILL)
+    wait_for(lambda: not any(_in_session(process.pid)), _STOPPING_SECONDS)
     for child in _started:
         child.poll()
 
@@ -74,11 +78,11 @@ def wait_for(happened: Callable[[], bool], seconds: float) -> bool:
     return True
 
 
-def _in_group(group: int) -> Iterator[int]:
-    """Its living processes; one that is dying holds on to its port."""
+def _in_session(session: int) -> Iterator[int]:
+    """Its living processes; a session's id is no new process's while one of them lives."""
     for entry in Path("/proc").iterdir():
         with suppress(ProcessLookupError):  # gone by now
-            if entry.name.isdigit() and os.getpgid(int(entry.name)) == group and _state(int(entry.name))[0] != "Z":
+            if entry.name.isdigit() and os.getsid(int(entry.name)) == session and _state(int(entry.name))[0] != "Z":
                 yield int(entry.name)
 
 
