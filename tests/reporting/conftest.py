@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from gapwise.reporting.study_facts import Facts, Served, Serving
+from gapwise.reporting.serving import Served, Serving
+from gapwise.reporting.study_facts import Facts
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, count_states, failure
 from gapwise.tuning.importance import importance
@@ -94,9 +95,9 @@ def _diagnostics(arm: str, named: list[str]) -> dict[str, dict[str, float]]:
     if arm != "prlf":
         return {}
     shares = {"text": 0.6, "audio": 0.25, "vision": 0.15}
-    led = {f"dominant_share/{name}": {at: share for at in named} for name, share in shares.items()}
-    told = {f"rank_correlation/{name}/frames": {at: 0.3 + share / 2 for at in named} for name, share in shares.items()}
-    return led | told | {"dominant_none": {at: 0.0 for at in named}}
+    led = {f"dominant_share/{name}": dict.fromkeys(named, share) for name, share in shares.items()}
+    told = {f"rank_correlation/{name}/frames": dict.fromkeys(named, 0.3 + share / 2) for name, share in shares.items()}
+    return led | told | {"dominant_none": dict.fromkeys(named, 0.0)}
 
 
 def _result(space: SearchSpec, trials: list[TrialRecord], repeats: list[TrialRecord]) -> StudyResult:
@@ -150,9 +151,7 @@ def _result(space: SearchSpec, trials: list[TrialRecord], repeats: list[TrialRec
     )
 
 
-def study_of(
-    space: SearchSpec, trials: list[TrialRecord], result: StudyResult | None = None, **changes: Any
-) -> Study:
+def study_of(space: SearchSpec, trials: list[TrialRecord], result: StudyResult | None = None, **changes: Any) -> Study:
     fields: dict[str, Any] = {
         "name": "lively",
         "folder": Path("/nowhere/lively"),
@@ -185,7 +184,7 @@ def facts_of(study: Study, **changes: Any) -> Facts:
     return Facts(**(fields | changes))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def lively_facts() -> MakeFacts:
     """`lively_facts(trials=100, finished=True, space={...}, **fields of Facts)`."""
 
@@ -201,7 +200,7 @@ def lively_facts() -> MakeFacts:
         before = {at: Served("1", "promise-2", "older", 0.95, "champion") for at in named}
         full: dict[str, Any] = {
             "optimum": {at: 0.6 + 0.04 * place for place, at in enumerate(named)},
-            "mask_sd": {one.trial: {at: 0.008 for at in named} for one in study.result.models} if study.result else {},
+            "mask_sd": {one.trial: dict.fromkeys(named, 0.008) for one in study.result.models} if study.result else {},
             "serving": Serving("mosi", before, {}),
         }
         return facts_of(study, **(full | changes))

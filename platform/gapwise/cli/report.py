@@ -1,6 +1,5 @@
 """`gapwise report`: a study, or a registered name's promotions, as one HTML file that needs nothing else."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -58,22 +57,22 @@ def report(
 
 
 def _of_study(study: str, name: str) -> "Page":
+    from gapwise.reporting.log import now
+    from gapwise.reporting.serving import serving_of
     from gapwise.reporting.study_facts import gather
     from gapwise.reporting.study_page import study_page
     from gapwise.tuning.reading import read_study
 
-    return study_page(gather(read_study(home().studies, study), home(), name), _now())
+    found = read_study(home().studies, study)
+    return study_page(gather(found, *serving_of(found, home(), name)), now())
 
 
 def _of_registry(name: str) -> "Page":
     from gapwise.promotion.champions import champions
     from gapwise.promotion.history import history
+    from gapwise.reporting.log import now
     from gapwise.reporting.registry_page import registry_page
     from gapwise.tracking.client import connect
 
     tracking = connect(home())
-    return registry_page(history(tracking, name), champions(tracking, name), _now())
-
-
-def _now() -> str:
-    return datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
+    return registry_page(history(tracking, name), champions(tracking, name), now())

@@ -10,12 +10,15 @@ from statistics import fmean
 
 from scipy.stats import spearmanr
 
+from gapwise.errors import SpecError
 from gapwise.evaluation.metrics import better
 from gapwise.reporting.study_facts import Facts
-from gapwise.reporting.words import short, value
-from gapwise.spec.search import BASELINE, Range
+from gapwise.reporting.words import counted, short, value
+from gapwise.spec.search import BASELINE, Range, SearchSpec
+from gapwise.tuning.account import resume_command
 from gapwise.tuning.assignment import stopped_early
 from gapwise.tuning.reading import TrialRecord
+from gapwise.tuning.space import trial_spec
 
 _EDGE = 0.05
 """Of a range, on its scale: so near a bound counts as on it."""
@@ -23,6 +26,8 @@ _FEW_SEEDS = 3
 _TRIALS_PER_PARAMETER = 5
 _TELLS = 0.4
 """Rank correlation of an early epoch with the end, below which it is a poor judge."""
+_EQUAL = 0.9
+"""Of the most trials: so many pass for as many."""
 _ENOUGH = 8
 """Complete trials behind a correlation."""
 
@@ -37,7 +42,7 @@ def go_on(facts: Facts) -> Iterator[str]:
     if study.state == "running":
         yield "The study is still running: wait for its second phase before believing a difference."
     elif study.state == "resumable":
-        yield "The study is not finished, and no driver runs: continue it with --resume."
+        yield f"The study is not finished, and no driver runs: continue it: `{resume_command(study)}`."
 
 
 def failures(facts: Facts) -> Iterator[str]:
@@ -47,21 +52,41 @@ def failures(facts: Facts) -> Iterator[str]:
         reason, count = Counter(one.outcome.reason for one in failed).most_common(1)[0]
         yield (
             f"{len(failed)} of {len(searched)} trials failed, most often ({count}) with: {reason}. "
-            "Mend the cause, then --resume --retry-failed."
+            "Mend the cause, then `--resume --retry-failed`."
         )
 
 
 def beyond_bounds(facts: Facts) -> Iterator[str]:
-    """The best configuration of an arm lies on a bound of its range: what is better may lie outside."""
-    for arm in facts.study.space.arm_names():
+    """The best configuration of an arm lies on a bound of its range, and the model would take values beyond."""
+    space = facts.study.space
+    for arm in space.arm_names():
         best = _best(facts, arm)
-        for path, one in facts.study.space.parameters_of(arm).items() if best else ():
-            at = best.assignment.values.get(path) if best else None
-            if isinstance(one, Range) and at is not None and (side := bound_hit(one, at)):
+        for path, at in best.assignment.values.items() if best else ():
+            one = space.parameters_of(arm).get(path)
+            side = bound_hit(one, at) if isinstance(one, Range) else ""
+            if side and isinstance(one, Range) and _accepted(space, arm, path, beyond(one, side)):
                 yield (
-                    f"{best and best.assignment.key}, the best of {arm}, has {short(path)} = {value(at)} at the {side} "
-                    f"end of its range ({one.low:g} to {one.high:g}): widen it there."
+                    f"The best of {arm} has {short(path)} = {value(at)}, at the {side} end of its range "
+                    f"({one.low:g} to {one.high:g}): widen it there."
                 )
+
+
+def beyond(one: Range, side: str) -> float | int:
+    """A value a little outside a range."""
+    if one.integer:
+        return int(one.high) + 1 if side == "upper" else int(one.low) - 1
+    if one.log:
+        return one.high * 1.1 if side == "upper" else one.low / 1.1
+    step = _EDGE * (one.high - one.low)
+    return one.high + step if side == "upper" else one.low - step
+
+
+def _accepted(space: SearchSpec, arm: str, path: str, outside: float | int) -> bool:
+    try:
+        trial_spec(space, arm, {path: outside}, seed=space.seed)
+    except SpecError:
+        return False
+    return True
 
 
 def bound_hit(one: Range, at: float) -> str:
@@ -84,9 +109,9 @@ def pruned_too_early(facts: Facts) -> Iterator[str]:
     ]
     if stopped and len(pairs) >= _ENOUGH and (told := early_tells(pairs)) is not None and told < _TELLS:
         yield (
-            f"Among {len(pairs)} complete trials the objective after {pruner.min_epochs} epochs ranks them quite unlike "
-            f"the end does (rank correlation {told:.2f}), yet {len(stopped)} were stopped on such grounds: raise "
-            "pruner.min_epochs."
+            f"Among {len(pairs)} complete trials the objective after {pruner.min_epochs} epochs ranks them quite "
+            f"unlike the end does (rank correlation {told:.2f}), yet {len(stopped)} were stopped on such grounds: "
+            "raise `pruner.min_epochs`."
         )
 
 
@@ -100,13 +125,10 @@ def early_tells(pairs: Sequence[tuple[float, float | None]]) -> float | None:
 
 def still_learning(facts: Facts) -> Iterator[str]:
     epochs = facts.study.space.train.epochs
-    for arm in facts.study.space.arm_names():
-        best = _best(facts, arm)
-        if best and best.outcome.best_epoch == epochs:
-            yield (
-                f"{best.assignment.key}, the best of {arm}, was best in its last epoch ({epochs}): "
-                "train longer (train.epochs)."
-            )
+    best = [one for arm in facts.study.space.arm_names() if (one := _best(facts, arm)) is not None]
+    late = [one.assignment.key for one in best if one.outcome.best_epoch == epochs]
+    if late:
+        yield f"First of their arm, and best in their last epoch: {_listed(late)}. Train longer (`train.epochs`)."
 
 
 def baseline_not_beaten(facts: Facts) -> Iterator[str]:
@@ -133,7 +155,7 @@ def few_seeds(facts: Facts) -> Iterator[str]:
     best = facts.leaders.best
     seeds = min((one.seeds for one in best.values()), default=0)
     if facts.leaders.source == "second phase" and best and seeds < _FEW_SEEDS:
-        yield f"Winners rest on {seeds} seeds: with at least {_FEW_SEEDS} (second_phase.seeds) luck shows."
+        yield f"Winners rest on {seeds} seeds: with at least {_FEW_SEEDS} (`second_phase.seeds`) luck shows."
 
 
 def within_noise(facts: Facts) -> Iterator[str]:
@@ -160,10 +182,10 @@ def unequal_budgets(facts: Facts) -> Iterator[str]:
     counts = {arm: len([one for one in facts.study.of("search") if one.assignment.arm == arm]) for arm in space.arms}
     given = len([one for one in facts.study.of("search") if one.assignment.arm == BASELINE])
     most = max((count for arm, count in counts.items() if arm != BASELINE), default=0)
-    if given and most > given:
+    if given and given < _EQUAL * most:
         yield (
             f"{BASELINE} had {given} trials against {most}: a figure that is to be quoted needs equal budgets "
-            "(baseline_share: 1)."
+            "(`baseline_share: 1`)."
         )
 
 
@@ -174,8 +196,8 @@ def few_trials(facts: Facts) -> Iterator[str]:
         count = len([one for one in facts.study.of("search") if one.assignment.arm == arm])
         if 0 < count < _TRIALS_PER_PARAMETER * len(varied):
             yield (
-                f"{arm} had {count} trials for {len(varied)} parameters; about "
-                f"{_TRIALS_PER_PARAMETER * len(varied)} are a fair search (--trials, with --resume)."
+                f"{arm} had {count} trials for {counted(len(varied), 'parameter')}; about "
+                f"{_TRIALS_PER_PARAMETER * len(varied)} are a fair search (`--trials`, with `--resume`)."
             )
 
 
@@ -184,13 +206,13 @@ def room_left(facts: Facts) -> Iterator[str]:
     shared = [condition for condition in facts.optimum if condition in best]
     if shared and metric == "mae":
         ratio = fmean(best[at].mean / facts.optimum[at] for at in shared if facts.optimum[at] > 0)
-        yield f"The best possible error of these synthetic data is known: the leaders lie {100 * (ratio - 1):.0f} % above."
+        yield f"The best possible error is known (synthetic data): the leaders lie {100 * (ratio - 1):.0f} % above."
 
 
 def promote(facts: Facts) -> Iterator[str]:
     if facts.study.state == "finished" and facts.study.space.train.protocol.has_rates and facts.leaders.best:
         name = facts.serving.name if facts.serving else facts.study.dataset or "NAME"
-        yield f"See what the gate would say: gapwise promote {facts.study.name} --name {name} --dry-run."
+        yield f"See what the gate would say: `gapwise promote {facts.study.name} --name {name} --dry-run`."
 
 
 RULES: tuple[Callable[[Facts], Iterator[str]], ...] = (

@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from gapwise.reporting.palette import LIGHT
 
-WIDTH, HEIGHT = 4.9, 3.3
+WIDTH, HEIGHT = 4.3, 3.1
 """Inches; at 72 points each a figure is about as wide as a telephone's page."""
 Item = TypeVar("Item")
 
@@ -26,13 +27,21 @@ def new_axes(x: str, y: str, *, height: float = HEIGHT) -> Axes:
     axes = figure.add_subplot(facecolor="none")
     axes.set_xlabel(x, color=LIGHT["ink"], fontsize=9)
     axes.set_ylabel(y, color=LIGHT["ink"], fontsize=9)
-    axes.tick_params(colors=LIGHT["muted"], labelsize=8)
+    axes.tick_params(which="both", colors=LIGHT["muted"], labelsize=8)
     axes.grid(color=LIGHT["line"], linewidth=0.6)
     axes.set_axisbelow(True)
     for side, spine in axes.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(LIGHT["faint"])
     return axes
+
+
+def log_scale(axes: Axes) -> None:
+    """A logarithmic x axis with plain numbers: powers would be drawn as formulas."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def with_legend(axes: Axes) -> Figure:
@@ -69,7 +78,7 @@ def thinned(items: Sequence[Item], most: int) -> list[Item]:
 def as_svg(figure: Figure, key: str, *, title: str, text: str) -> str:
     """The figure as an `<svg>` element named by its title and described by `text`; `key` keeps its ids its own."""
     drawn = io.StringIO()
-    settings: dict[str, Any] = {"svg.fonttype": "none", "svg.hashsalt": key, "font.family": "sans-serif"}
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": key, "font.family": "sans-serif"}
     with mpl.rc_context(settings):
         figure.savefig(drawn, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     found = drawn.getvalue()

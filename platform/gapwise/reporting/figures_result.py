@@ -24,6 +24,8 @@ class Line(NamedTuple):
     mean: Mapping[str, float]
     sd: Mapping[str, float]
     """Between seeds; empty for a single one."""
+    mask_sd: Mapping[str, float]
+    """Between mask seeds; empty where their answers are not at hand."""
 
 
 class Beside(NamedTuple):
@@ -63,6 +65,9 @@ def _curve(axes: Axes, index: int, line: Line, places: Sequence[float]) -> None:
         low = [mean - line.sd[at] for at, mean in line.mean.items()]
         high = [mean + line.sd[at] for at, mean in line.mean.items()]
         axes.fill_between(places, low, high, color=series(index), alpha=0.15, linewidth=0)
+    if line.mask_sd:
+        bars = [line.mask_sd.get(at, 0.0) for at in line.mean]
+        axes.errorbar(places, means, bars, fmt="none", ecolor=series(index), elinewidth=0.9, capsize=2.5)
 
 
 def front_figure(
@@ -80,15 +85,16 @@ def front_figure(
 
 def noise_figure(seeds: Mapping[str, Sequence[float]], objective: ObjectiveSpec) -> Figure:
     """A row a configuration of the second phase: a mark a seed, a bar at the mean."""
+    rows = list(seeds.items())[::-1]
     axes = new_axes(axis_label(objective.metric), "configuration", height=1.5 + 0.3 * len(seeds))
-    for row, (name, costs) in enumerate(reversed(seeds.items())):
+    for row, (name, costs) in enumerate(rows):
         values = [as_cost(objective.metric, cost) for cost in costs]
         baseline = name.startswith("late_fusion")
         axes.plot(
             values, [row] * len(values), mark(int(baseline)), color=series(int(baseline)), markersize=5, alpha=0.8
         )
         axes.plot([sum(values) / len(values)], [row], "|", color=LIGHT["ink"], markersize=14, markeredgewidth=1.5)
-    axes.set_yticks(range(len(seeds)), list(reversed(seeds)))
+    axes.set_yticks(range(len(seeds)), [name for name, _ in rows])
     axes.set_ylim(-0.6, len(seeds) - 0.4)
     return with_legend(axes)
 

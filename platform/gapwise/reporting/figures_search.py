@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gapwise.evaluation.objective import as_cost
-from gapwise.reporting.drawing import new_axes, thinned, with_legend
+from gapwise.reporting.drawing import log_scale, new_axes, thinned, with_legend
 from gapwise.reporting.palette import LIGHT, dashes, mark, series
 from gapwise.reporting.words import objective_label, short, value
 from gapwise.spec.search import Choices, Parameter, Range
@@ -19,6 +19,8 @@ from gapwise.tuning.importance import Importance
 from gapwise.tuning.reading import TrialRecord
 
 DRAWN_POINTS, DRAWN_LINES, DRAWN_CURVES = 400, 120, 60
+_LEVEL = 4
+"""Axes whose names stand level beside each other."""
 _STATES = ("complete", "pruned", "failed", "infeasible", "running")
 
 
@@ -72,7 +74,7 @@ def slice_figure(
         axes.set_xticks(range(len(choices)), choices)
         axes.set_xlim(-0.5, len(choices) - 0.5)
     elif log:
-        axes.set_xscale("log")
+        log_scale(axes)
     return with_legend(axes)
 
 
@@ -93,9 +95,11 @@ def parallel_figure(parameters: Mapping[str, Parameter], trials: Sequence[TrialR
         label = "best tenth" if index == 0 else None
         axes.plot(range(len(paths)), _places(one, parameters), color=series(0), linewidth=1.3, label=label)
     axes.plot([], [], color=LIGHT["faint"], linewidth=0.6, label="other complete trials")
-    axes.set_xticks(
-        range(len(paths)), [_range_words(path, parameters[path]) for path in paths], rotation=40, ha="right"
-    )
+    few = len(paths) <= _LEVEL
+    words = [_range_words(path, parameters[path], "\n" if few else " ") for path in paths]
+    slanted: dict[str, Any] = {} if few else {"rotation": 35, "ha": "right", "rotation_mode": "anchor"}
+    axes.set_xticks(range(len(paths)), words, **slanted)
+    axes.margins(x=0.12 if few else 0.04)
     axes.set_ylim(-0.03, 1.03)
     return with_legend(axes)
 
@@ -115,13 +119,13 @@ def place(parameter: Parameter, given: Any) -> float:
     return (here - low) / (high - low)
 
 
-def _range_words(path: str, parameter: Parameter) -> str:
-    ends = (
-        parameter.choices
-        if isinstance(parameter, Choices)
-        else (getattr(parameter, "low", ""), getattr(parameter, "high", ""))
-    )
-    return f"{short(path)}\n{value(ends[0])} to {value(ends[-1])}"
+def _range_words(path: str, parameter: Parameter, between: str) -> str:
+    if isinstance(parameter, Choices):
+        low, high = parameter.choices[0], parameter.choices[-1]
+    else:
+        assert isinstance(parameter, Range)
+        low, high = parameter.low, parameter.high
+    return f"{short(path)}{between}{value(low)} to {value(high)}"
 
 
 def learning_figure(trials: Sequence[TrialRecord], objective: ObjectiveSpec) -> Figure:
@@ -150,7 +154,7 @@ def learning_figure(trials: Sequence[TrialRecord], objective: ObjectiveSpec) -> 
 
 def timeline_figure(trials: Sequence[TrialRecord]) -> Figure:
     """Epochs that each trial was trained for, in the order of asking, by how it ended."""
-    axes = new_axes("trial (in the order of asking)", "trained for (epochs)")
+    axes = new_axes("trial (arm after arm, as they were asked)", "trained for (epochs)")
     order = {id(one): at for at, one in enumerate(trials, start=1)}
     for index, state in enumerate(_STATES):
         some = thinned([one for one in trials if one.outcome.state == state], DRAWN_POINTS)
@@ -170,7 +174,7 @@ def timeline_figure(trials: Sequence[TrialRecord]) -> Figure:
 
 def progress_figure(trials: Mapping[str, Sequence[TrialRecord]], objective: ObjectiveSpec) -> Figure:
     """The best objective so far, an arm a line."""
-    axes = new_axes("trial of its arm (number)", f"best so far; {objective_label(objective)}")
+    axes = new_axes("trial of its arm (number)", f"best {objective_label(objective)}")
     for index, (arm, some) in enumerate(trials.items()):
         best, reached = math.inf, []
         for one in some:

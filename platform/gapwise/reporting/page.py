@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from gapwise.errors import SpecError
@@ -73,11 +74,19 @@ class Page:
         return [chart for section in self.sections for chart in section.charts]
 
 
+def marked(text: str) -> Markup:
+    """Words for HTML; what stands between backticks is code."""
+    parts = text.split("`")
+    pieces = [Markup("<code>{}</code>").format(part) if index % 2 else escape(part) for index, part in enumerate(parts)]
+    return Markup("").join(pieces)
+
+
 def render(page: Page) -> str:
     """The HTML of a page."""
     environment = Environment(
         loader=PackageLoader("gapwise.reporting"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["marked"] = marked
     return environment.get_template("page.html.jinja").render(page=page, light=LIGHT, dark=DARK)
 
 

@@ -1,4 +1,4 @@
-"""Colours of reports, by name, for light and dark: figures draw in the light ones, and a page swaps them by CSS variable.
+"""Colours of reports, by name, for light and dark: figures draw in the light ones, a page swaps them by CSS variable.
 
 Every light colour is different from the others, for that is how a drawn colour is found again. Text is held to WCAG's
 AA (4.5 to 1), what a figure is read by to its 3 to 1; a test computes both.
@@ -38,7 +38,7 @@ DARK = {
 }
 TEXT = ("ink", "muted", "link", "warn")
 """Words are written in these, on `paper` and on `panel`."""
-DRAWN = tuple(name for name in LIGHT if name.startswith("series-")) + ("faint",)
+DRAWN = (*(name for name in LIGHT if name.startswith("series-")), "faint")
 """Lines and marks that a figure is read by."""
 _MARKS = ("o", "s", "^", "D", "v", "P")
 

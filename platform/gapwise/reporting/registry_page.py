@@ -4,16 +4,19 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+import matplotlib.dates
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gapwise.reporting.drawing import new_axes, thinned, with_legend
-from gapwise.reporting.palette import dashes, mark, series
 from gapwise.reporting.page import Chart, Page, Section, Table
+from gapwise.reporting.palette import dashes, mark, series
 from gapwise.reporting.words import NONE, counted, spread
 
 _LISTED, _DRAWN = 200, 12
 Row = Mapping[str, Any]
+_dates: Any = matplotlib.dates
+"""It has no types."""
 
 
 def registry_page(history: Mapping[str, Any], champions: Mapping[str, Any], written: str) -> Page:
@@ -45,7 +48,8 @@ def _now(champions: Mapping[str, Any], rows: Sequence[Row]) -> Section:
     ]
     metric = next((one["metric"] for one in present.values() if one["metric"]), "metric")
     versions = {one["version"] for one in present.values()}
-    lead = f"{counted(len(versions), 'version')} {'serves' if len(versions) == 1 else 'serve'} {counted(len(present), 'missing rate')}."
+    serve = "version serves" if len(versions) == 1 else "versions serve"
+    lead = f"{len(versions)} {serve} {counted(len(present), 'missing rate')}."
     return Section(
         key="champions",
         title="Champions now",
@@ -56,7 +60,7 @@ def _now(champions: Mapping[str, Any], rows: Sequence[Row]) -> Section:
                 columns=["missing rate", "version", "from", f"validation {metric}", "before", "since (UTC)"],
                 rows=cells,
                 words=("from",),
-                note="Figures are those that the version was registered with: mean ± one standard deviation over seeds.",
+                note="Figures are those that the version was registered with: mean ± one sd between seeds.",
             )
         ],
     )
@@ -97,15 +101,15 @@ def promotions_figure(moved: Sequence[Row]) -> Figure:
             label=f"rate {rate}",
         )
         axes.plot(times, versions, mark(index), color=series(index), markersize=4)
-    locator = AutoDateLocator(minticks=2, maxticks=6)
+    locator = _dates.AutoDateLocator(minticks=2, maxticks=6)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_formatter(_dates.ConciseDateFormatter(locator))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return with_legend(axes)
 
 
 def _when(row: Row) -> float:
-    return float(date2num(datetime.fromisoformat(row["time"])))
+    return float(_dates.date2num(datetime.fromisoformat(row["time"])))
 
 
 def _decisions(rows: Sequence[Row], head: Mapping[str, Any]) -> Section:

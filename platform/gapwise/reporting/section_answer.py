@@ -7,6 +7,7 @@ from gapwise.evaluation.metrics import better
 from gapwise.reporting.advice import advice
 from gapwise.reporting.figures_result import Beside, Line, robustness_figure
 from gapwise.reporting.page import Chart, Section, Table
+from gapwise.reporting.serving import Serving
 from gapwise.reporting.study_facts import Facts
 from gapwise.reporting.words import NONE, condition_label, counted, metric_label, number, spread
 from gapwise.spec.search import BASELINE
@@ -39,11 +40,12 @@ def _sentences(facts: Facts) -> Iterator[str]:
     found, metric = facts.leaders, facts.study.metric
     best = found.best or found.baseline
     names = list(dict.fromkeys(one.trial for one in best.values()))
+    among = "Of the searched models, " if found.baseline and found.best else ""
     if len(names) == 1:
-        yield f"{names[0]} is best at every condition ({len(best)} of them)."
+        yield f"{among}{names[0]} is best at every condition ({len(best)} of them)."
     else:
         parts = (f"{name} at {', '.join(at for at, one in best.items() if one.trial == name)}" for name in names)
-        yield f"Best: {'; '.join(parts)}."
+        yield f"{among}best are {'; '.join(parts)}."
     yield f"Mean over conditions, {metric_label(metric)}: {_against(facts, best)}."
     shared = [at for at in found.best if at in found.baseline]
     if shared:
@@ -80,14 +82,20 @@ def _table(facts: Facts) -> Table:
     if any(one.probability_best is not None for one in found.best.values()):
         note += "; P(best): how often it leads when validation groups, masks and seeds are resampled"
     if serving and serving.before:
-        note += f"; served before: of {serving.name} in the registry, as validated by its own study"
+        note += f"; served before: {_before(serving)}"
     return Table(
-        caption=f"Champion by condition, validation {facts.study.metric}",
+        caption=f"Best by condition, validation {facts.study.metric}",
         columns=[columns[index] for index in kept],
         rows=[[row[index] for index in kept] for row in rows],
         note=note + ".",
-        words=("best", "served before"),
+        words=("best",),
     )
+
+
+def _before(serving: Serving) -> str:
+    """Which models they were, with what their figures are."""
+    models = dict.fromkeys(f"v{one.version} is {one.trial} of {one.study}" for one in serving.before.values())
+    return f"in the registry's {serving.name}, as its own study validated it: {', '.join(models)}"
 
 
 def _cells(facts: Facts, at: str, one: Best) -> list[str]:
@@ -102,7 +110,7 @@ def _cells(facts: Facts, at: str, one: Best) -> list[str]:
         _figure(baseline) if baseline else NONE,
         number(facts.leaders.floor),
         number(facts.optimum.get(at)),
-        f"v{before.version} {number(before.value)} ({before.study} {before.trial})" if before else NONE,
+        f"{number(before.value)} (v{before.version})" if before else NONE,
     ]
 
 
@@ -129,17 +137,26 @@ def _lines(facts: Facts) -> tuple[list[Line], str]:
     study, found = facts.study, facts.leaders
     if study.result is not None:
         lines = [
-            Line(one.trial, {at: s.mean for at, s in curve.items()}, {at: s.sd for at, s in curve.items()})
+            Line(
+                one.trial,
+                {at: figure.mean for at, figure in curve.items()},
+                {at: figure.sd for at, figure in curve.items()},
+                facts.mask_sd.get(one.trial, {}),
+            )
             for one in study.result.models
             if (curve := one.over_seeds.get(study.metric))
         ]
         if lines:
             more = f" {_DRAWN} of {len(lines)} models are drawn." if len(lines) > _DRAWN else ""
+            masks = ", bars between masks (second phase)" if any(line.mask_sd for line in lines) else ""
             kept = sorted(lines, key=lambda line: line.name.startswith(BASELINE))
             kept = kept[: _DRAWN - 1] + kept[-1:] if len(kept) > _DRAWN else kept
-            return kept, f"the refitted winners on fresh seeds, bands one standard deviation between seeds.{more}"
+            return (
+                kept,
+                f"the refitted winners on fresh seeds, bands ± one standard deviation{masks}.{more}",
+            )
     sets = {"best at each condition": found.best, BASELINE: found.baseline}
-    lines = [Line(name, {at: one.mean for at, one in some.items()}, {}) for name, some in sets.items() if some]
+    lines = [Line(name, {at: one.mean for at, one in some.items()}, {}, {}) for name, some in sets.items() if some]
     return lines, "the best complete trial of each condition, one seed and one mask each, so without a band."
 
 

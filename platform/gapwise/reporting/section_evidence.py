@@ -114,14 +114,14 @@ _KINDS: tuple[tuple[str, str, str, Callable[[Curves, ProtocolSpec], Figure]], ..
     (
         "dominant_accuracy/",
         "does the right modality lead",
-        "Share of samples whose dominant modality is the one that carries most, by each way of naming it; known because "
+        "Share of samples whose dominant modality is the one that carries most, by each way of naming it; known as "
         "the data are synthetic.",
         accuracy_figure,
     ),
     (
         "rank_correlation/",
         "calibration of reliability",
-        "Rank correlation of a modality's reliability with what it truly carries; known because the data are synthetic.",
+        "Rank correlation of a modality's reliability with what it truly carries; known for synthetic data.",
         reliability_figure,
     ),
     (

@@ -57,7 +57,7 @@ def _in_words(shares: Mapping[str, float]) -> str:
 def slices(facts: Facts) -> Iterator[Section]:
     """The objective against each searched parameter; where none is, against the nuisances."""
     trials, paths = _complete(facts), _asked_about(facts)
-    charts = [_slice(facts, path, trials) for path in paths]
+    charts = [_slice(facts, path, trials) for path in paths if _having(facts, path, trials)]
     some = [arm for arm in trials if len(trials[arm]) > 1]
     charts += [_parallel(facts, arm, trials[arm]) for arm in some if len(_varied(facts, arm)) > 1]
     if charts and any(trials.values()):
@@ -88,18 +88,22 @@ def _asked_about(facts: Facts) -> list[str]:
 
 def _slice(facts: Facts, path: str, trials: Mapping[str, list[TrialRecord]]) -> Chart:
     space = facts.study.space
-    having = {arm: some for arm, some in trials.items() if path in _varied(facts, arm) and some}
+    having = _having(facts, path, trials)
     parameter = next(varied[path] for arm in space.arm_names() if path in (varied := _varied(facts, arm)))
     return Chart(
         key=f"slice-{path.replace('.', '-')}",
         title=f"Objective by {short(path)}",
-        text=f"A mark is a complete trial of {' or '.join(having) or 'no arm yet'}{_part(having.values(), DRAWN_POINTS)}.",
+        text=f"A mark is a complete trial of {' or '.join(having)}{_part(list(having.values()), DRAWN_POINTS)}.",
         figure=slice_figure(path, parameter, having, space.train.objective),
     )
 
 
-def _part(groups: object, most: int) -> str:
-    largest = max((len(one) for one in groups), default=0)  # type: ignore[attr-defined]
+def _having(facts: Facts, path: str, trials: Mapping[str, list[TrialRecord]]) -> dict[str, list[TrialRecord]]:
+    return {arm: some for arm, some in trials.items() if path in _varied(facts, arm) and some}
+
+
+def _part(groups: Sequence[Sequence[TrialRecord]], most: int) -> str:
+    largest = max((len(one) for one in groups), default=0)
     return f"; of {largest:,} trials {most} are drawn, evenly spread" if largest > most else ""
 
 
@@ -110,8 +114,8 @@ def _parallel(facts: Facts, arm: str, trials: Sequence[TrialRecord]) -> Chart:
     return Chart(
         key=f"parallel-{arm}",
         title=f"{arm}: parameters together",
-        text="Parallel coordinates: a line is a complete trial, an axis a parameter from the low to the high end of its "
-        f"range; the best tenth is drawn strong{_part([trials], DRAWN_LINES)}.",
+        text="Parallel coordinates: a line is a complete trial, an axis a parameter from the low to the high end of "
+        f"its range; the best tenth is drawn strong{_part([trials], DRAWN_LINES)}.",
         figure=parallel_figure({path: varied[path] for path in paths}, trials),
     )
 

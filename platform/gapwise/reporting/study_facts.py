@@ -8,19 +8,14 @@ be out of reach: then the facts say that they are, and the report is written all
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 from gapwise.data.store import Dataset, Split, open_dataset
 from gapwise.data.synth import read_task
-from gapwise.errors import CheckpointError, DataError, RegistryError
+from gapwise.errors import CheckpointError, DataError
 from gapwise.evaluation.grid import Grid
 from gapwise.evaluation.metrics import score
 from gapwise.evaluation.optimum import exact_form, optimal_grid
-from gapwise.promotion.champions import champions
-from gapwise.promotion.in_use import in_use
-from gapwise.spec.home import Home
-from gapwise.tracking import registry
-from gapwise.tracking.client import Tracking, connect
+from gapwise.reporting.serving import Serving
 from gapwise.tuning.importance import Importance, importance
 from gapwise.tuning.leaders import Leaders, leaders
 from gapwise.tuning.predictions import load_predictions, predictions_file
@@ -28,28 +23,6 @@ from gapwise.tuning.reading import Study
 
 _MASKS = 5
 """Mask seeds behind the optimum: the first ones of those that models are judged on."""
-
-
-class Served(NamedTuple):
-    """A version that serves, or served, a missing rate."""
-
-    version: str
-    trial: str
-    study: str
-    value: float | None
-    """The metric it was registered with, on the validation split of its own study."""
-    alias: str
-    """champion, or previous where the champion is from this very study."""
-
-
-class Serving(NamedTuple):
-    """Who answered before this study did."""
-
-    name: str
-    before: dict[str, Served]
-    """By missing rate."""
-    here: dict[str, str]
-    """{rate: version} where a model of this study is champion now."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,9 +44,9 @@ class Facts:
     """What could not be asked, in words."""
 
 
-def gather(study: Study, home: Home, name: str = "") -> Facts:
-    """Read all of it. `name` is a registered model to set beside; by default the one that the study serves."""
-    away: list[str] = []
+def gather(study: Study, serving: Serving | None = None, unanswered: tuple[str, ...] = ()) -> Facts:
+    """Read all of it but the registry, which `serving_of` asks, and which may have left something unanswered."""
+    away = list(unanswered)
     dataset = _dataset(study, away)
     arms = {arm: importance(study.space, arm, study.of("search")) for arm in study.space.arm_names()}
     return Facts(
@@ -83,7 +56,7 @@ def gather(study: Study, home: Home, name: str = "") -> Facts:
         optimum={} if dataset is None else _optimum(dataset, study),
         mask_sd={} if dataset is None else _mask_sds(dataset.valid, study),
         test_reads=None if dataset is None else dataset.exposures(),
-        serving=_serving(study, home, name, away),
+        serving=serving,
         away=tuple(away),
     )
 
@@ -142,45 +115,3 @@ def _mask_sd(file: Path, valid: Split, metric: str) -> dict[str, float]:
         condition: float(score(values, valid.labels, shape)[metric].std(ddof=1))
         for condition, values in zip(outputs.conditions, outputs.values, strict=True)
     }
-
-
-def _serving(study: Study, home: Home, name: str, away: list[str]) -> Serving | None:
-    """Nothing is made where there is no registry yet."""
-    if home.tracking_uri == home.embedded_uri and not home.database.exists():
-        return None
-    try:
-        tracking = connect(home)
-        called = name or _called(tracking, study)
-        return _asked(tracking, called, study) if called else None
-    except RegistryError as error:
-        if name:
-            raise
-        away.append(f"the registry: {error}")
-        return None
-
-
-def _called(tracking: Tracking, study: Study) -> str:
-    """The name that a model of the study serves, else the one that is called like its data; empty for neither."""
-    serves = [one.name for one in in_use(tracking) if one.study == study.name]
-    known = registry.names(tracking)
-    return serves[0] if serves else study.dataset if study.dataset in known else ""
-
-
-def _asked(tracking: Tracking, name: str, study: Study) -> Serving:
-    body = champions(tracking, name)
-    before, here = {}, {}
-    for rate, one in body["champions"].items():
-        version, alias = one["version"], "champion"
-        if one["study"] == study.name:
-            here[rate] = version
-            if rate not in body["previous"]:
-                continue
-            version, alias = body["previous"][rate]["version"], "previous"
-        before[rate] = _served(tracking, name, version, rate, alias)
-    return Serving(name, before, here)
-
-
-def _served(tracking: Tracking, name: str, version: str, rate: str, alias: str) -> Served:
-    facts = registry.version_of(tracking, name, version).facts
-    figure = facts.get("over_seeds", {}).get(facts.get("metric"), {}).get(rate, {})
-    return Served(version, facts.get("trial", ""), facts.get("study", ""), figure.get("mean"), alias)

@@ -26,15 +26,16 @@ def metric_label(metric: str) -> str:
 
 
 def axis_label(metric: str) -> str:
-    """Short enough for a figure: "mae (label units, lower is better)"."""
+    """For a figure, in two lines: "mae" and "(label units, lower is better)"."""
     unit = _NAMES.get(metric, ("", "0 to 1"))[1]
-    return f"{metric} ({unit}, {'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)"
+    return f"{metric}\n({unit}, {'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)"
 
 
 def objective_label(objective: ObjectiveSpec) -> str:
-    """ "mean over missing rates of mae (label units, lower is better)"."""
-    place = f"at rate {objective.rate:g}" if objective.rate is not None else f"{objective.reduce} over conditions"
-    return f"objective: {axis_label(objective.metric)},\n{place}"
+    """ "objective: mean mae" and, in a second line, "(label units, lower is better)"."""
+    if objective.rate is None:
+        return f"objective: {objective.reduce} {axis_label(objective.metric)}"
+    return f"objective at rate {objective.rate:g}: {axis_label(objective.metric)}"
 
 
 def condition_label(protocol: ProtocolSpec) -> str:

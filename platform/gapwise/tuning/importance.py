@@ -24,7 +24,7 @@ from gapwise.tuning.space import distributions
 
 FEWEST = 10
 """Complete trials of an arm that an estimate needs."""
-MOST = 400
+MOST = 200
 """Trials that are looked at, evenly spread: fANOVA's forest grows with them."""
 _TREES = 32
 
