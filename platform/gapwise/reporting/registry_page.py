@@ -14,6 +14,8 @@ from gapwise.reporting.palette import dashes, mark, series
 from gapwise.reporting.words import NONE, counted, spread
 
 _LISTED, _DRAWN = 200, 12
+_APART = 0.06
+"""Of a version, between the lines of two rates."""
 Row = Mapping[str, Any]
 _dates: Any = matplotlib.dates
 """It has no types."""
@@ -69,28 +71,27 @@ def _now(champions: Mapping[str, Any], rows: Sequence[Row]) -> Section:
 def _over_time(rows: Sequence[Row]) -> Section:
     moved = [row for row in rows if row["to"] is not None]
     held = sum(row["decision"] == "hold" for row in rows)
-    lead = (
-        f"{counted(len(moved), 'promotion')} of a missing rate, {held} held, {counted(len(rows), 'decision')} in all."
-    )
+    moves = "1 move" if len(moved) == 1 else f"{len(moved):,} moves"
+    lead = f"{moves} of a champion, {counted(held, 'decision')} held, {len(rows):,} in all."
     charts = []
     if moved:
-        text = (
-            "The version that serves each missing rate after every promotion or rollback, by the ledger's time (UTC)."
-        )
+        text = "The version that serves each missing rate after every promotion or rollback, by the ledger's time."
         charts = [
-            Chart(key="promotions", title="Champion versions over time", text=text, figure=promotions_figure(moved))
+            Chart(key="promotions", title="Champion versions over time", text=text, figure=promotions_figure(rows))
         ]
     return Section(key="promotions-over-time", title="Promotions over time", lead=[lead], charts=charts)
 
 
-def promotions_figure(moved: Sequence[Row]) -> Figure:
-    """A step line a missing rate."""
+def promotions_figure(rows: Sequence[Row]) -> Figure:
+    """A step line a missing rate, to the last decision; lines are set a little apart, or they would hide each other."""
+    moved = [row for row in rows if row["to"] is not None]
     axes = new_axes("time of the decision (UTC)", "champion (version number)", height=3.9)
     rates = thinned(sorted({row["rate"] for row in moved}), _DRAWN)
-    last = max(_when(row) for row in moved)
+    last = max(_when(row) for row in rows)
     for index, rate in enumerate(rates):
         own = [row for row in moved if row["rate"] == rate]
-        times, versions = [_when(row) for row in own], [int(row["to"]) for row in own]
+        apart = _APART * (index - (len(rates) - 1) / 2)
+        times, versions = [_when(row) for row in own], [int(row["to"]) + apart for row in own]
         axes.step(
             [*times, last],
             [*versions, versions[-1]],
