@@ -57,10 +57,10 @@ def report(
 
 
 def _of_study(study: str, name: str) -> "Page":
-    from gapwise.reporting.log import now
     from gapwise.reporting.serving import serving_of
     from gapwise.reporting.study_facts import gather
     from gapwise.reporting.study_page import study_page
+    from gapwise.reporting.words import now
     from gapwise.tuning.reading import read_study
 
     found = read_study(home().studies, study)
@@ -70,8 +70,8 @@ def _of_study(study: str, name: str) -> "Page":
 def _of_registry(name: str) -> "Page":
     from gapwise.promotion.champions import champions
     from gapwise.promotion.history import history
-    from gapwise.reporting.log import now
     from gapwise.reporting.registry_page import registry_page
+    from gapwise.reporting.words import now
     from gapwise.tracking.client import connect
 
     tracking = connect(home())

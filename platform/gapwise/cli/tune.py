@@ -195,7 +195,7 @@ def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Da
     """The study from here to its end, watched on the terminal and told to MLflow."""
     from gapwise.cli.progress import StudyDisplay
     from gapwise.distributed.lock import DriverLock
-    from gapwise.reporting.log import finished_page, log_study
+    from gapwise.reporting.curves import log_study
     from gapwise.tracking.study_run import StudyName, StudyRun
     from gapwise.tuning.delivery import Delivery
     from gapwise.tuning.logbook import Logbook
@@ -207,8 +207,7 @@ def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Da
         logbook = Logbook(run, plan.space.train.objective.metric)
         with Delivery(plan.record.events, logbook) as delivery, StudyDisplay(plan) as display:
             result = act(plan, display, [display], run.run_id)
-            page = finished_page(home(), plan.name)
-            delivery.afterwards(lambda: log_study(tracking, run, result, page))
+            delivery.afterwards(lambda: log_study(tracking, run, result))
     return result
 
 

@@ -1,5 +1,6 @@
 """How reports write figures: metrics with their unit and direction, numbers, names of parameters."""
 
+from datetime import datetime
 from typing import Any
 
 from gapwise.evaluation.metrics import LOWER_IS_BETTER
@@ -73,3 +74,8 @@ def duration(seconds: float) -> str:
 
 def counted(count: int, what: str) -> str:
     return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def now() -> str:
+    """Local time to the minute, with its offset."""
+    return datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
