@@ -28,6 +28,7 @@ from gapwise.testing.postgres import binaries, free_port, write_secret
 
 _FORMAT_VERSION = 1
 _STARTING_SECONDS = 180.0
+_LETTING_GO_SECONDS = 10.0
 _NEEDED = {
     "aiohttp_cors": "ray[default]: the extra `cluster`",
     "flask_wtf": "mlflow[auth]: the extra `team`",
@@ -167,16 +168,23 @@ def _start(team: Team, server: Server, started: list[str]) -> None:
 
 
 def _refuse_taken(server: Server, port: int) -> None:
+    """Who was just killed lets go of its port a moment after it is gone."""
+    if not wait_for(lambda: _is_free(port), _LETTING_GO_SECONDS):
+        raise SpecError(
+            f"port {port} of {server.name} is taken by another program",
+            where="team.json",
+            allowed="a free port under `ports`",
+        )
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise SpecError(
-                f"port {port} of {server.name} is taken by another program",
-                where="team.json",
-                allowed="a free port under `ports`",
-            ) from error
+        except OSError:
+            return False
+    return True
 
 
 def _write_environment(team: Team) -> None:

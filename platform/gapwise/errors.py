@@ -5,9 +5,17 @@ A bug of ours is any other exception and keeps its traceback. All are picklable,
 processes.
 """
 
+import difflib
 import errno
 import os
 from collections.abc import Iterable
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """ "; did you mean 'mosi'?" for what looks like a known name, else empty."""
+    found = difflib.get_close_matches(given, list(known), n=1)
+    return f"; did you mean {found[0]!r}?" if found else ""
+
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 _SAID_SO = (*(os.strerror(number) for number in _NO_ROOM[:3]), "database or disk is full")

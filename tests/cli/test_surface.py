@@ -96,6 +96,7 @@ SURFACE = {
     "study export": ["--help", "--json", "--out", "--summary"],
     "study delete": ["--force", "--help", "--json", "--yes"],
     "predict": ["--data", "--help", "--json", "--out", "--rate", "--split"],
+    "report": ["--help", "--json", "--name", "--out"],
     "reproduce": ["--address", "--data", "--help", "--json", "--tolerance", "--workers"],
     "gc": ["--dry-run", "--help", "--json", "--keep-top", "--quota", "--study"],
     "submit run": [

@@ -135,7 +135,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_team_s_servers_from_up_to_down(folder: Path) -> None:
+def test_a_team_s_servers_from_up_to_down(processes: ModuleType, folder: Path) -> None:
     up = team("up", folder)
     assert up.returncode == 0, up.stderr + logs(folder)
     state = known(folder)
@@ -165,7 +165,7 @@ def test_a_team_s_servers_from_up_to_down(folder: Path) -> None:
     ray_folder = Path(json.loads((folder / "team.json").read_text())["ray_folder"])
     down = team("down", folder)
     assert down.stdout.startswith("stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres\n"), down.stderr
-    assert {pid for pid in ours if Path(f"/proc/{pid}/stat").exists()} == set()
+    assert processes.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours), 60.0), ours
     assert not ray_folder.exists()
     assert (folder / "postgres" / "PG_VERSION").exists()
 

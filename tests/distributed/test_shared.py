@@ -68,14 +68,17 @@ def test_one_node_is_asked_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 DRIVER = """
 import sys
+import time
 from pathlib import Path
 import ray
 from gapwise.distributed.cluster import connected
 from gapwise.distributed.shared import refuse_unshared
 from gapwise.errors import SpecError
 with connected(sys.argv[1]):
-    while len([node for node in ray.nodes() if node["Alive"]]) < 2:
-        pass
+    for _ in range(600):  # whoever was orphaned must not ask for ever
+        if len([node for node in ray.nodes() if node["Alive"]]) == 2:
+            break
+        time.sleep(0.2)
     for folder in sys.argv[2:]:
         try:
             refuse_unshared(Path(folder))

@@ -21,6 +21,7 @@ from gapwise.cli import (
     predict,
     promote,
     registry,
+    report,
     reproduce,
     retrain,
     study,
@@ -51,6 +52,7 @@ app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("promote", epilog=promote.EXAMPLES)(promote.promote)
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)
+app.command("report", epilog=report.EXAMPLES)(report.report)
 app.command("gc", epilog=gc.EXAMPLES)(gc.gc)
 app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 

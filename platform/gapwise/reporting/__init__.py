@@ -1,1 +1,1 @@
-"""Pictures of results. (The HTML report comes with its own issue.)"""
+"""Pictures of results, and reports: a study or a registered name as one HTML file."""

@@ -15,7 +15,7 @@ from optuna.storages.journal import BaseJournalBackend
 from optuna.trial import TrialState
 
 from gapwise.distributed.lock import driver_of
-from gapwise.errors import GapwiseError, StudyError
+from gapwise.errors import GapwiseError, StudyError, nearest
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import read_back, tried_again
@@ -96,7 +96,10 @@ def study_folder(studies: Path, name: str) -> Path:
     """Where a study lies. Raises StudyError, naming those that exist, where there is none of this name."""
     refuse_unusable_name(name, where="STUDY")
     if not (studies / name / STUDY_FILE).exists():
-        raise StudyError(f"no study {name!r}", where=str(studies), allowed=study_names(studies) or "none exists yet")
+        known = study_names(studies)
+        raise StudyError(
+            f"no study {name!r}{nearest(name, known)}", where=str(studies), allowed=known or "none exists yet"
+        )
     return studies / name
 
 

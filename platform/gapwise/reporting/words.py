@@ -1,0 +1,81 @@
+"""How reports write figures: metrics with their unit and direction, numbers, names of parameters."""
+
+from datetime import datetime
+from typing import Any
+
+from gapwise.evaluation.metrics import LOWER_IS_BETTER
+from gapwise.spec.protocol import ProtocolSpec
+from gapwise.spec.train import ObjectiveSpec
+
+_NAMES = {
+    "mae": ("mean absolute error", "label units"),
+    "corr": ("Pearson correlation", "no unit"),
+    "acc2_non0": ("binary accuracy without zeros", "share of samples"),
+    "acc2_has0": ("binary accuracy", "share of samples"),
+    "acc7": ("7-class accuracy", "share of samples"),
+    "acc5": ("5-class accuracy", "share of samples"),
+    "accuracy": ("accuracy", "share of samples"),
+    "macro_recall": ("macro recall", "mean share of each class"),
+}
+NONE = "-"
+
+
+def metric_label(metric: str) -> str:
+    """ "mean absolute error (label units), lower is better"."""
+    name, unit = _NAMES.get(metric, (metric, "0 to 1"))
+    return f"{name} ({unit}), {'lower' if metric in LOWER_IS_BETTER else 'higher'} is better"
+
+
+def axis_label(metric: str) -> str:
+    """For a figure, in two lines: "mae" and "(label units, lower is better)"."""
+    unit = _NAMES.get(metric, ("", "0 to 1"))[1]
+    return f"{metric}\n({unit}, {'lower' if metric in LOWER_IS_BETTER else 'higher'} is better)"
+
+
+def objective_label(objective: ObjectiveSpec) -> str:
+    """ "objective: mean mae" and, in a second line, "(label units, lower is better)"."""
+    if objective.rate is None:
+        return f"objective: {objective.reduce} {axis_label(objective.metric)}"
+    return f"objective at rate {objective.rate:g}: {axis_label(objective.metric)}"
+
+
+def condition_label(protocol: ProtocolSpec) -> str:
+    """What robustness is drawn against, with its unit."""
+    if not protocol.has_rates:
+        return "modalities present (subset)"
+    kind = {"frames": "share of frames", "block": "share of frames, in one block"}.get(protocol.name, "share of cells")
+    return f"missing rate ({kind})"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    return NONE if value is None else f"{value:.{digits}f}"
+
+
+def spread(mean: float | None, sd: float | None) -> str:
+    """ "1.234 ± 0.021", without the spread where there is none."""
+    return number(mean) if mean is None or sd is None else f"{mean:.3f} ± {sd:.3f}"
+
+
+def short(path: str) -> str:
+    """A parameter as people say it: "tau_cross" for `model.tau_cross`."""
+    return path.removeprefix("model.").removeprefix("optimiser.")
+
+
+def value(given: Any) -> str:
+    return f"{given:.4g}" if isinstance(given, float) else str(given)
+
+
+def duration(seconds: float) -> str:
+    """ "45 s", "12 min" or "3.4 h"."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
+def now() -> str:
+    """Local time to the minute, with its offset."""
+    return datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
