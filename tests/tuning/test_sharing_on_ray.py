@@ -45,7 +45,7 @@ SPACE: dict[str, Any] = {
 }
 
 
-def eventually(what: str, holds: Callable[[], Any], seconds: float = 60.0) -> Any:
+def eventually(what: str, holds: Callable[[], Any], seconds: float = 400.0) -> Any:
     """The first true answer."""
     end = time.monotonic() + seconds
     while not (found := holds()):
