@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 def nearest(given: str, known: Iterable[str]) -> str:
     """ "; did you mean 'mosi'?" for what looks like a known name, else empty."""
-    found = difflib.get_close_matches(given, list(known), n=1)
+    found = difflib.get_close_matches(given, list(known), n=1, cutoff=0.75)
     return f"; did you mean {found[0]!r}?" if found else ""
 
 
