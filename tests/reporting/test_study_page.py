@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from gapwise.data.store import open_dataset
 from gapwise.distributed.lock import DriverLock
 from gapwise.reporting.page import Page, Section, render
 from gapwise.reporting.section_evidence import noise_sentence, seconds_by_state
@@ -186,13 +187,15 @@ def test_lineage_names_data_spec_and_reads_of_test(whole_page: Page) -> None:
     assert "spec fingerprint" in told and "test split" in told
 
 
-def test_facts_of_a_study_on_disk(tmp_path: Path, write_study: Callable[..., Path]) -> None:
-    write_study(tmp_path, "one")
+def test_facts_of_a_study_on_disk(tmp_path: Path, write_study: Callable[..., Path], small: Path) -> None:
+    own = shutil.copytree(small, tmp_path / "data", ignore=shutil.ignore_patterns("test.exposures.jsonl"))
+    open_dataset(own).test("a look")
+    write_study(tmp_path, "one", data=own)
     facts = gather(read_study(tmp_path, "one"))
     assert facts.leaders.source == "second phase"
     assert facts.optimum.keys() == {"0.0", "0.5"}
     assert 0.0 < facts.optimum["0.0"] < facts.optimum["0.5"]
-    assert (facts.test_reads, facts.away, facts.mask_sd) == (0, (), {})
+    assert (facts.test_reads, facts.away, facts.mask_sd) == (1, (), {})
     with DriverLock(tmp_path / "one"):
         assert "still running" in page_of(gather(read_study(tmp_path, "one"))).notice
 

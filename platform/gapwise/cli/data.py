@@ -8,7 +8,6 @@ import typer
 from gapwise.cli.output import JsonOption, print_json, print_table, stdout
 
 app = typer.Typer(help="Make, import, grow and check datasets.", no_args_is_help=True)
-SPLITS = ("train", "valid", "test")
 
 
 @app.command(epilog="Example:  `gapwise data synth data/16k --preset mosi-like-50 --size 16k`")
@@ -153,8 +152,9 @@ def _show(folder: Path, as_json: bool, appended: dict[str, Any] | None = None) -
 def _show_growth(growth: list[dict[str, Any]]) -> None:
     if not growth:
         return
+    splits = list(growth[0]["added"])
     rows = [
-        [str(number), step["source"]["file"], *(str(step["added"][name]) for name in SPLITS), step["parent"][:12]]
+        [str(number), step["source"]["file"], *(str(step["added"][name]) for name in splits), step["parent"][:12]]
         for number, step in enumerate(growth, start=1)
     ]
-    print_table("growth", ["step", "file", *(f"to {name}" for name in SPLITS), "grew from"], rows, words=("file",))
+    print_table("growth", ["step", "file", *(f"to {name}" for name in splits), "grew from"], rows, words=("file",))

@@ -44,7 +44,6 @@ class _Opened:
         from gapwise.tracking.registry import refuse_reserved
         from gapwise.tracking.schedule_log import ScheduleLog
 
-        self.file = file
         self.spec: ScheduleSpec = load_spec(ScheduleSpec, file)
         self.cron: Cron = checked(self.spec.cron, self.spec.time_zone, str(file))
         refuse_reserved(self.spec.name, f"{file}: name")

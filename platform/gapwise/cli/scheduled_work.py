@@ -3,7 +3,7 @@
 import hashlib
 import time
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,11 +42,12 @@ class RealWork:
         asked = {
             "mode": self._schedule.mode.model_dump(mode="json"),
             "gate": self._schedule.gate.model_dump(mode="json"),
-            "space": self._space(),
+            "space": self._space,
         }
         code = hashlib.sha256(code_fingerprint().encode() + canonical(asked)).hexdigest()
         return Facts(peek(self._data), code)
 
+    @cached_property
     def _space(self) -> dict[str, Any] | None:
         """The search space as the file says now; None for a refit."""
         mode = self._schedule.mode
@@ -69,13 +70,13 @@ class RealWork:
         name, mode = self._schedule.name, self._schedule.mode
         claimed: dict[str, Any] = {"data": facts.data, "code": facts.code, "mode": mode.model_dump(mode="json")}
         self._refuse_in_vain()
-        space = self._space()
+        space = self._space
         if space is None:
             claimed["versions"] = serving(self._tracking, name)
         else:
             earlier = studies_behind(self._tracking, name, self._here.studies) if claimed["mode"]["warm_start"] else []
             if earlier:
-                space["warm_start"] = {**(space.get("warm_start") or {}), "studies": earlier}
+                space = {**space, "warm_start": {**(space.get("warm_start") or {}), "studies": earlier}}
             claimed["space"] = space
         wish = hashlib.sha256(canonical(claimed)).hexdigest()[:6]  # what asks for something else is another study
         return claimed | {"study": f"{name}-{tick:%Y%m%dT%H%M%S}-{wish}"}
@@ -141,7 +142,7 @@ class RealWork:
         from gapwise.tuning.storage import checked_storage
 
         study = str(attempt.facts["study"])
-        mode = self._schedule.model_validate({**self._schedule.model_dump(), "mode": attempt.facts["mode"]}).mode
+        mode = ScheduleSpec.model_validate({**self._schedule.model_dump(), "mode": attempt.facts["mode"]}).mode
         home = self._here.studies / study
         if (home / RESULT_FILE).exists():
             return load_result(self._here.studies, study)

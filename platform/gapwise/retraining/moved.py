@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gapwise.data.store import open_dataset
+from gapwise.data.store import Dataset, open_dataset
 from gapwise.errors import DataError
 from gapwise.promotion.evidence import outputs
 from gapwise.retraining.drift import Drift, error_drift, errors, input_drift, measured
@@ -37,7 +37,7 @@ def moved(tracking: Tracking, name: str, folder: Path, since: str, triggers: Tri
         if found.p_value <= triggers.input_drift:
             reasons.append(f"{words}: {found.feature} moved most, by {found.effect:+.2f} sd")
     if triggers.error_drift is not None:
-        found = _errors(tracking, name, folder, steps)
+        found = _errors(tracking, name, dataset, steps)
         words = f"champion's errors: {_words(found)}"
         said.append(words)
         if found.p_value <= triggers.error_drift:
@@ -49,12 +49,12 @@ def _words(found: Drift) -> str:
     return f"p {found.p_value:.4f}, {found.new_groups} new groups against {found.reference_groups}"
 
 
-def _errors(tracking: Tracking, name: str, folder: Path, steps: range) -> Drift:
+def _errors(tracking: Tracking, name: str, dataset: Dataset, steps: range) -> Drift:
     champions = aliases.champions(registry.aliases(tracking, name))
     if not champions:
         raise DataError("error_drift needs a champion", where=f"registered model {name!r}")
     model = locate(tracking, f"models:/{name}/{next(iter(champions.values()))}")
-    split = open_dataset(folder).test(reason=f"error drift of {name}")
+    split = dataset.test(reason=f"error drift of {name}")
     as_it_is = ProtocolSpec(mask_visible=model.spec.protocol.mask_visible, rates=(0.0,))
     answers = outputs(model, split, as_it_is, 1).values[0, 0]
     is_new_N = np.isin(split.steps, list(steps))

@@ -326,12 +326,7 @@ class Lease:
             try:
                 self.renew()
             except LeaseLost:
-                interrupt_main()
+                os.kill(os.getpid(), signal.SIGINT)  # runs finish their epoch and keep a checkpoint
                 return
             except Exception as error:  # noqa: BLE001 - the server is away: the lease may outlast that
                 _log.warning("the lease was not renewed: %s", error)
-
-
-def interrupt_main() -> None:
-    """As Ctrl-C would: runs finish their epoch and keep a checkpoint."""
-    os.kill(os.getpid(), signal.SIGINT)
