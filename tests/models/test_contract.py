@@ -49,7 +49,7 @@ def test_every_model_that_may_be_named_can_be_built_and_every_ablation_is_of_one
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     odd = LateFusionSpec().model_copy(update={"name": "early_fusion"})
-    with pytest.raises(SpecError, match=r"early_fusion.*late_fusion, prlf, promise"):
+    with pytest.raises(SpecError, match=rf"early_fusion.*{', '.join(sorted(MODELS))}"):
         build_model(odd, SHAPE, STATISTICS, 0)
     with pytest.raises(SpecError, match=r"no_magic.*no_cccl"):
         ablate(PromiseSpec(), "no_magic")

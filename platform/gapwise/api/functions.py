@@ -40,7 +40,7 @@ def synthesise(folder: Path | str, *, preset: str = "small", seed: int = 0, size
 
     >>> import gapwise
     >>> gapwise.synthesise("data/small")
-    Dataset('synthetic-small', regression -3 to 3; train 400, valid 150, test 200; audio 12x16, text 10x24)
+    Dataset('synthetic-small', regression -3 to 3; train 400, valid 150, test 150; audio 12x6, text 8x16, vision 10x8)
     """
     synth.synthesise(preset, Path(folder), seed, size)
     return open_dataset(folder)
@@ -57,11 +57,11 @@ def load_dataset(place: Path | str) -> Dataset:
     >>> data.to_frame()[["samples", "groups", "audio", "text"]]
            samples  groups  audio  text
     split
-    train      400      40    400   400
-    valid      150      15    150   150
-    test       200      20    200   200
+    train      400      80    400   400
+    valid      150      30    150   150
+    test       150      30    150   150
     >>> data.valid.to_frame().columns.tolist()
-    ['group', 'label', 'audio', 'text']
+    ['group', 'label', 'audio', 'text', 'vision']
     """
     if "://" in str(place):
         return open_dataset(snapshot(str(place), home().root / "snapshots" / "loaded"))
@@ -198,8 +198,8 @@ def load_champion(name: str, *, rate: float | None = None) -> Champion:
     >>> import gapwise, numpy as np
     >>> champion = gapwise.load_champion("small", rate=0.5)
     >>> champion.modalities
-    {'audio': (12, 16), 'text': (10, 24)}
-    >>> text = np.random.default_rng(0).standard_normal((3, 10, 24))
+    {'audio': (12, 6), 'text': (8, 16), 'vision': (10, 8)}
+    >>> text = np.random.default_rng(0).standard_normal((3, 8, 16))
     >>> text[1, 4:] = np.nan  # frames that are missing; all of a sample's would be a missing modality
     >>> champion.predict({"text": text})["missing_rate"].tolist()
     [0.5, 0.5, 0.5]
