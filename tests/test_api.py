@@ -1,7 +1,7 @@
 """The Python API: what importing costs, what editors see, what is refused, and every example in its docstrings.
 
-The examples run in one fresh process and folder, in the order of the file, as a notebook would; the synthetic `small` set
-and a space of one trial are what they use, so that a minute suffices. Nothing else is faked.
+The examples run in one fresh process and folder, in the order of the file, as a notebook would; the synthetic `small`
+set and a space of one trial are what they use, so that a minute suffices. Nothing else is faked.
 """
 
 import ast
@@ -147,6 +147,27 @@ class TestBadInput:
         assert spec.train.epochs == 3 and written["train"] == {"epochs": 9}
         with pytest.raises(SpecError, match=r"SearchSpec: train\.epoch: unknown key 'epoch', did you mean 'epochs'"):
             _spec(SearchSpec, written, {"train.epoch": 3})
+
+
+def test_a_uri_is_copied_into_the_home_and_is_the_same_dataset(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAPWISE_HOME", str(tmp_path))
+    here, copied = gapwise.load_dataset(small), gapwise.load_dataset(small.as_uri())
+    assert repr(copied) == repr(here) and copied.manifest.fingerprint == here.manifest.fingerprint
+    assert copied.folder == tmp_path / "snapshots" / "loaded" / here.manifest.fingerprint
+
+
+def test_a_split_as_a_frame_is_what_is_on_disk_and_no_look_at_test(small: Path) -> None:
+    data = gapwise.load_dataset(small)
+    before = data.exposures()
+    frame = data.valid.to_frame()
+    assert data.exposures() == before
+    assert frame.index.tolist() == data.valid.ids and frame["label"].tolist() == data.valid.labels.tolist()
+    batch = data.valid.batch(np.arange(3))
+    for row, frames in enumerate(frame["text"].iloc[:3]):
+        assert np.allclose(frames, batch.values["text"].numpy()[row, : len(frames)])
+    assert data.to_frame().loc["valid", "samples"] == len(frame)
 
 
 def test_a_sample_of_an_array_that_is_nan_throughout_is_a_missing_modality() -> None:

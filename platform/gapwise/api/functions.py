@@ -9,7 +9,7 @@ import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from gapwise.api.champion import Champion
 from gapwise.api.values import Evaluation, Promotion, Study, TrainedModel
@@ -25,6 +25,11 @@ from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import TrainSpec
 from gapwise.tracking.client import connect
 from gapwise.tracking.router import Router
+
+if TYPE_CHECKING:
+    from gapwise.tuning.events import Event
+    from gapwise.tuning.study import StudyPlan
+    from gapwise.verbs.tune import Audience
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
 Data = Dataset | Path | str
@@ -321,7 +326,7 @@ def _command(space: Written | SearchSpec, folder: Path, name: str) -> tuple[str,
     return (str(space), "--data", str(folder), "--study", name) if isinstance(space, Path | str) else ()
 
 
-def _audience(quiet: bool) -> Any:
+def _audience(quiet: bool) -> "Audience":
     from gapwise.cli.output import say
     from gapwise.cli.progress import StudyDisplay
     from gapwise.verbs.tune import Audience
@@ -338,7 +343,7 @@ def _ignore(what: object) -> None:
 class Unseen:
     """A display that nobody looks at."""
 
-    def __init__(self, plan: Any) -> None:
+    def __init__(self, plan: "StudyPlan") -> None:
         del plan
 
     def __enter__(self) -> "Unseen":
@@ -351,4 +356,4 @@ class Unseen:
 
     def done(self, what: str) -> None: ...
 
-    def see(self, events: list[Any]) -> None: ...
+    def see(self, events: "list[Event]") -> None: ...
