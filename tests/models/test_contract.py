@@ -8,20 +8,15 @@ from gapwise.errors import DataError, SpecError
 from gapwise.models.ablations import ABLATIONS, ablate
 from gapwise.models.catalogue import MODELS, build_model
 from gapwise.models.interface import Alone, Quiet
-from gapwise.spec.model import LateFusionSpec, PrlfSpec, PromiseSpec
+from gapwise.spec.model import LateFusionSpec, PrlfSpec, PromiseSpec, model_names, model_specs
 from gapwise.testing.model_contract import ModelContract, complete_batch, small, synthetic_shape, synthetic_statistics
 
-
-class TestLateFusion(ModelContract):
-    spec = LateFusionSpec()
+SMALLER = {PromiseSpec: {"prompt_length": 3, "scenario_length": 2, "projection": 8}}
 
 
-class TestPromise(ModelContract):
-    spec = PromiseSpec(prompt_length=3, scenario_length=2, projection=8)
-
-
-class TestPrlf(ModelContract):
-    spec = PrlfSpec()
+for _kind in model_specs():  # TestLateFusion, TestPrlf, and whoever joins them
+    _name = f"Test{_kind.__name__.removesuffix('Spec')}"
+    globals()[_name] = type(_name, (ModelContract,), {"spec": _kind(**SMALLER.get(_kind, {})), "__module__": __name__})
 
 
 class TestLateFusionExperts(ModelContract):
@@ -48,13 +43,13 @@ SHAPE = synthetic_shape(2, "regression")
 STATISTICS = synthetic_statistics(SHAPE)
 
 
-def test_every_model_has_its_ablations_listed() -> None:
-    assert set(ABLATIONS) == set(MODELS)
+def test_every_model_that_may_be_named_can_be_built_and_every_ablation_is_of_one() -> None:
+    assert set(model_names()) == set(MODELS) >= set(ABLATIONS)
 
 
 def test_unknown_names_are_refused_with_the_known_ones() -> None:
     odd = LateFusionSpec().model_copy(update={"name": "early_fusion"})
-    with pytest.raises(SpecError, match=r"early_fusion.*late_fusion, prlf, promise"):
+    with pytest.raises(SpecError, match=rf"early_fusion.*{', '.join(sorted(MODELS))}"):
         build_model(odd, SHAPE, STATISTICS, 0)
     with pytest.raises(SpecError, match=r"no_magic.*no_cccl"):
         ablate(PromiseSpec(), "no_magic")

@@ -10,7 +10,7 @@ import pytest
 from gapwise.errors import SpecError
 from gapwise.spec.base import Spec
 from gapwise.spec.loader import allowed_keys, load_spec, override, validate
-from gapwise.spec.model import LateFusionSpec, PrlfSpec, PromiseSpec
+from gapwise.spec.model import LateFusionSpec, PrlfSpec, PromiseSpec, model_names
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import TrainSpec
 
@@ -93,9 +93,8 @@ class TestValues:
     def test_an_unknown_model_is_refused_with_the_known_ones_and_the_nearest(self, refusal):
         message = refusal("model: {name: promisse}")
 
-        assert message == (
-            "FILE: model: unknown name 'promisse', did you mean 'promise'? (allowed: late_fusion, prlf, promise)"
-        )
+        allowed = ", ".join(sorted(model_names()))
+        assert message == f"FILE: model: unknown name 'promisse', did you mean 'promise'? (allowed: {allowed})"
 
     def test_a_model_without_a_name_is_refused(self, refusal):
         assert refusal("model: {width: 64}") == "FILE: model: required key 'name' is missing"
@@ -266,3 +265,12 @@ def test_overrides_reach_keys_that_have_dots_themselves() -> None:
 
 def test_an_override_reaches_below_a_key_that_is_written_as_null() -> None:
     assert override({"warm_start": None}, ("warm_start.studies=[a]",)) == {"warm_start": {"studies": ["a"]}}
+
+
+def test_on_is_a_word_and_true_is_a_value() -> None:
+    """YAML 1.1 would read `pruner: {on: robust}` as {True: "robust"}."""
+    assert override({}, ("pruner={name: asha, on: robust}", "a=true", "b=off")) == {
+        "pruner": {"name": "asha", "on": "robust"},
+        "a": True,
+        "b": "off",
+    }

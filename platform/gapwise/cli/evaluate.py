@@ -10,9 +10,6 @@ import typer
 from gapwise.cli.diagnostics import show_diagnostics
 from gapwise.cli.options import DataOption, needed, rates
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table
-from gapwise.spec.home import home
-from gapwise.spec.loader import validate
-from gapwise.spec.protocol import ProtocolSpec
 
 EXAMPLES = """
 Examples:
@@ -59,38 +56,27 @@ def evaluate(
     chosen_rates = rates(rate_list) if rate_list is not None else None
     folder = needed(data)
 
-    from gapwise.data.store import open_dataset
-    from gapwise.promotion.judge import baseline_of, diagnose, judge, refuse_other_shape
-    from gapwise.tracking.client import connect
-    from gapwise.tracking.locate import locate
+    from gapwise.verbs.evaluate import EvaluateWish
+    from gapwise.verbs.evaluate import evaluate as judged
 
-    dataset = open_dataset(folder, verify=True)
-    tracking = connect(home())
-    found = locate(tracking, model)
-    spec = _protocol(found.spec.protocol, protocol, chosen_rates)
-    beside = locate(tracking, baseline) if baseline else baseline_of(tracking, model)
-    refuse_other_shape(found, dataset)
-    chosen = dataset.split(split, reason=f"evaluate {model}")
-    body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=mask_seeds)
-    if diagnostics:
-        body["diagnostics"] = diagnose(found, dataset, spec, split=chosen, mask_seeds=mask_seeds)._asdict()
+    kind, body = judged(
+        EvaluateWish(
+            model=model,
+            data=folder,
+            protocol=protocol,
+            rates=chosen_rates,
+            mask_seeds=mask_seeds,
+            split=split,
+            baseline=baseline,
+            diagnostics=diagnostics,
+        )
+    )
     if as_json:
         print_json(body)
         return
     show(model, body)
     if diagnostics:
-        show_diagnostics(found.spec.model.name, body["protocol"], body["diagnostics"])
-
-
-def _protocol(own: ProtocolSpec, name: str | None, chosen: tuple[float, ...] | None) -> ProtocolSpec:
-    changed: dict[str, Any] = own.model_dump()
-    if name is not None:
-        changed["name"] = name
-        if (name == "random_rate") != (own.name == "random_rate"):
-            del changed["rates"]  # a share of cells is another scale than a share of frames: the protocol's own grid
-    if chosen is not None:
-        changed["rates"] = chosen
-    return validate(ProtocolSpec, changed, where="--protocol and --rates")
+        show_diagnostics(kind, body["protocol"], body["diagnostics"])
 
 
 _SHOWN = ("mae", "acc2_non0", "acc2_has0", "f1_non0", "corr", "acc7", "accuracy", "macro_recall", "f1_weighted")

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
-from gapwise.spec.home import home
 
 if TYPE_CHECKING:
     from gapwise.promotion.promote import Decided
@@ -40,21 +39,14 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Put the best model of every missing rate before the gate, and make those that pass champions."""
-    from gapwise.data.store import open_dataset
-    from gapwise.promotion.asked import Asked
-    from gapwise.promotion.promote import promote as act
     from gapwise.spec.gate import GateSpec
     from gapwise.spec.loader import load_spec
-    from gapwise.tracking.client import connect
-    from gapwise.tracking.registry import refuse_reserved
-    from gapwise.tuning.result import load_result
+    from gapwise.verbs.promote import PromoteWish
+    from gapwise.verbs.promote import promote as decide
 
-    refuse_reserved(name, "--name")
     spec = load_spec(GateSpec, gate) if gate is not None else GateSpec()
-    results = [load_result(home().studies, study) for study in studies]
-    dataset = open_dataset(data or results[0].data)
-    asked = Asked(name, results, dataset, spec, dry_run=dry_run, approval=approval)
-    decided = act(connect(home()), home(), asked)
+    wish = PromoteWish(studies=tuple(studies), name=name, data=data, gate=spec, approval=approval, dry_run=dry_run)
+    decided = decide(wish)
     if as_json:
         entry = decided.entry
         said = {

@@ -135,11 +135,13 @@ class RealWork:
         return next((one for one in entries if one.facts.get("studies") == [study]), None)
 
     def _studied(self, attempt: Attempt, folder: Path) -> "StudyResult":
-        from gapwise.cli.tune import Wish, conduct
+        from gapwise.cli.progress import StudyDisplay
         from gapwise.tuning.again import refit_space, refit_winners, run_refit
         from gapwise.tuning.record import STUDY_FILE
         from gapwise.tuning.result import RESULT_FILE, load_result
         from gapwise.tuning.storage import checked_storage
+        from gapwise.tuning.study import run_study
+        from gapwise.verbs.tune import Act, Audience, Wish, conduct
 
         study = str(attempt.facts["study"])
         mode = ScheduleSpec.model_validate({**self._schedule.model_dump(), "mode": attempt.facts["mode"]}).mode
@@ -147,7 +149,8 @@ class RealWork:
         if (home / RESULT_FILE).exists():
             return load_result(self._here.studies, study)
         question = f"Schedule of {self._schedule.name}, tick of {attempt.tick:%Y-%m-%d %H:%M} UTC: {attempt.reason}"
-        act, budget, resume = None, None, (home / STUDY_FILE).exists()
+        act: Act = run_study
+        budget, resume = None, (home / STUDY_FILE).exists()
         if isinstance(mode, StudySpec):
             space = validate(SearchSpec, {**attempt.facts["space"], "question": question}, where=mode.space)
             budget = mode.time_budget_minutes and mode.time_budget_minutes * 60
@@ -173,6 +176,7 @@ class RealWork:
                 resume=resume,
                 retry_failed=resume,
             ),
+            Audience(say, StudyDisplay),
             act,
         )
 

@@ -1,21 +1,14 @@
 """`gapwise train`: one training run through Ray Train."""
 
-import time
-from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, worker_count
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
-from gapwise.errors import SpecError
-from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.train import TrainSpec
-
-if TYPE_CHECKING:
-    from gapwise.distributed.placement import Resources
 
 EXAMPLES = """
 Examples:
@@ -52,63 +45,29 @@ def train(
     crew = worker_count(workers)
     folder = needed(data)
 
-    from gapwise.data.store import open_dataset
-    from gapwise.distributed.cluster import connected
-    from gapwise.distributed.launch import least, most
-    from gapwise.distributed.lock import DriverLock
-    from gapwise.distributed.train import MODEL, check_train, train_run
-    from gapwise.evaluation.objective import settled
-    from gapwise.tracking.client import connect
-    from gapwise.tracking.train_run import TrainRun
     from gapwise.training.job import Diverged
+    from gapwise.verbs.train import TrainWish
+    from gapwise.verbs.train import train as run
 
-    dataset = open_dataset(folder, verify=True)
-    spec = settled(spec, dataset.manifest.shape(), dataset.valid.labels)
-    started = time.perf_counter()
-    check_train(spec, dataset, workers=most(crew), resume=home().runs / resume if resume else None)
-    tracking = connect(home())
-    with connected(address) as found, ExitStack() as held:
-        _refuse(found, least(crew), folder)
-        if resume:
-            held.enter_context(DriverLock(home().runs / resume))
-        # All that can be refused has been: from here on the run exists.
-        run = held.enter_context(TrainRun.begin(tracking, home(), spec, dataset, resume=resume))
-        place = home().runs / run.run_id
-        if not resume:
-            held.enter_context(DriverLock(place))
-        stderr.print(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}", soft_wrap=True)
-        last: dict[str, Any] = {}
+    def begun(run_id: str) -> None:
+        stderr.print(f"run {run_id}; if it stops, continue it with --resume {run_id}", soft_wrap=True)
 
-        def each_epoch(epoch: dict[str, Any]) -> None:
-            last.update(epoch)
-            run.log_epoch(epoch)
-            stderr.print(_line(epoch))
-
-        try:
-            model = train_run(spec, folder, place, workers=crew, each_epoch=each_epoch)
-        except Diverged as error:
-            stderr.print(f"the run diverged: {error}", soft_wrap=True, markup=False)
-            raise typer.Exit(1) from error
-        run.log_model(model, place / MODEL)
+    wish = TrainWish(spec=spec, data=folder, workers=crew, resume=resume, address=address)
+    try:
+        done = run(wish, begun, lambda epoch: stderr.print(_line(epoch)))
+    except Diverged as error:
+        stderr.print(f"the run diverged: {error}", soft_wrap=True, markup=False)
+        raise typer.Exit(1) from error
     body = {
-        "run_id": run.run_id,
-        "checkpoint": str(place / MODEL),
-        "epochs": model.trained["epochs"],
-        "protocol": spec.protocol.name,
-        "metrics": {"valid": model.validation},
-        "wall_seconds": time.perf_counter() - started,
-        "samples_per_second": last.get("samples_per_second"),
+        "run_id": done.run_id,
+        "checkpoint": str(done.folder),
+        "epochs": done.model.trained["epochs"],
+        "protocol": done.model.spec.protocol.name,
+        "metrics": {"valid": done.model.validation},
+        "wall_seconds": done.wall_seconds,
+        "samples_per_second": done.samples_per_second,
     }
     print_json(body) if as_json else _show(body)
-
-
-def _refuse(found: "Resources", workers: int, data: Path) -> None:
-    """What this cluster cannot do."""
-    from gapwise.distributed.shared import refuse_unshared
-
-    if workers > max(found.cpus, found.gpus):
-        raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
-    refuse_unshared(home().root, [data])
 
 
 def _line(epoch: dict[str, Any]) -> str:

@@ -1,10 +1,9 @@
 """`gapwise tune`: a study, from a search space to refitted winners by missing rate."""
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,18 +12,9 @@ from gapwise.cli.options import AddressOption, DataOption, SetOption, WarmStartO
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
 from gapwise.distributed.sharing import HIGHEST, LOWEST
 from gapwise.errors import SpecError
-from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.result import StudyResult
-
-if TYPE_CHECKING:
-    from gapwise.data.store import Dataset
-    from gapwise.tracking.client import Tracking
-    from gapwise.tuning.observer import Watcher
-    from gapwise.tuning.study import Stages, StudyPlan
-
-    Act = Callable[[StudyPlan, Stages, list[Watcher], str], StudyResult]
 
 EXAMPLES = """
 Examples:
@@ -86,8 +76,10 @@ def tune(
     budget = None if time_budget is None else seconds(time_budget)
     _refuse_retrying_nothing(retry_failed, resume)
 
+    from gapwise.cli.progress import StudyDisplay
     from gapwise.data.manifest import read_manifest
     from gapwise.tuning.storage import checked_storage
+    from gapwise.verbs.tune import Audience, Wish, conduct
 
     name = f"{space_file.stem}-{read_manifest(folder).name}" if study is None else study
     recorded = checked_storage(storage)
@@ -114,101 +106,10 @@ def tune(
             search_budget_seconds=budget,
             resume=resume,
             retry_failed=retry_failed,
-        )
+        ),
+        Audience(say, StudyDisplay),
     )
     print_json(_body(result)) if as_json else _show(result)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Wish:
-    """A study as somebody asked for it, by hand or by schedule."""
-
-    name: str
-    space: SearchSpec
-    data: Path
-    command: tuple[str, ...] = ()
-    """What `gapwise tune` was given, for the line that says how to go on."""
-    concurrency: int | None
-    storage: str
-    """As `checked_storage` returned it."""
-    address: str | None
-    priority: int = 0
-    """Among studies on a cluster."""
-    began: float
-    """On `time.perf_counter`'s clock."""
-    search_budget_seconds: float | None = None
-    resume: bool = False
-    retry_failed: bool = False
-
-
-def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
-    """Check all that can be refused, connect, and run the study to its end, watched and told to MLflow.
-
-    `act` is what runs it; by default a search. Raises what the commands that take a study's options raise.
-    """
-    from gapwise.data.store import open_dataset
-    from gapwise.distributed.cluster import connected
-    from gapwise.distributed.placement import place
-    from gapwise.distributed.shared import refuse_unshared
-    from gapwise.distributed.turns import Turns
-    from gapwise.tracking.client import connect
-    from gapwise.tuning.executor import needs_of
-    from gapwise.tuning.memory import check_shared_memory
-    from gapwise.tuning.opening import Asked, check_study, open_study, settled_space
-    from gapwise.tuning.pausing import Pause
-    from gapwise.tuning.study import StudyPlan, run_study
-
-    dataset = open_dataset(wish.data, verify=True)
-    space = settled_space(wish.space, dataset)
-    asked = Asked(wish.name, space, dataset, wish.storage, wish.command)
-    study_folder = home().studies / wish.name
-    check_study(study_folder, asked, resume=wish.resume)
-    tracking = connect(home())
-    with connected(wish.address) as found:
-        refuse_unshared(home().root, [wish.data])
-        placement = place(found, needs_of(space), wish.concurrency)
-        if 0.0 < placement.share.gpus < 1.0:
-            check_shared_memory(space, str(wish.data))
-        # All that can be refused has been: from here on the study exists.
-        open_study(study_folder, asked, resume=wish.resume)
-        say(f"study {wish.name}: {space.question}")
-        plan = StudyPlan(
-            name=wish.name,
-            space=space,
-            data=wish.data,
-            fingerprint=dataset.manifest.fingerprint,
-            folder=study_folder,
-            concurrency=placement.at_once,
-            grows=wish.concurrency is None,
-            began=wish.began,
-            search_budget_seconds=wish.search_budget_seconds,
-            pause=Pause(say),
-            storage=asked.storage,
-            retry_failed=wish.retry_failed,
-        )
-        if wish.address and wish.address != "local":
-            plan = replace(plan, turns=Turns(plan.book, wish.name, wish.priority))
-        return _carry_out(act or run_study, plan, tracking, dataset, resume=wish.resume)
-
-
-def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, resume: bool) -> StudyResult:
-    """The study from here to its end, watched on the terminal and told to MLflow."""
-    from gapwise.cli.progress import StudyDisplay
-    from gapwise.distributed.lock import DriverLock
-    from gapwise.reporting.curves import log_study
-    from gapwise.tracking.study_run import StudyName, StudyRun
-    from gapwise.tuning.delivery import Delivery
-    from gapwise.tuning.logbook import Logbook
-    from gapwise.tuning.record import recorded_study
-
-    with DriverLock(plan.folder):
-        study = StudyName(plan.name, recorded_study(plan.folder).get("id"))
-        run = StudyRun.begin(tracking, home(), study, plan.space, dataset, resume=resume)
-        logbook = Logbook(run, plan.space.train.objective.metric)
-        with Delivery(plan.record.events, logbook) as delivery, StudyDisplay(plan) as display:
-            result = act(plan, display, [display], run.run_id)
-            delivery.afterwards(lambda: log_study(tracking, run, result))
-    return result
 
 
 def _refuse_retrying_nothing(retry_failed: bool, resume: bool) -> None:

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 import torch
@@ -29,6 +29,9 @@ from gapwise.data.shape import DataShape, Moments, Statistics
 from gapwise.data.tokens import TokenColumn, joined, refuse_foreign_ids
 from gapwise.data.verify import verify_dataset
 from gapwise.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _FRAMES_AT_ONCE = 1 << 14
 _FEW_LABELS = 64
@@ -77,6 +80,21 @@ class Split:
             return np.arange(len(rows))
         lengths = sum(column.lengths[rows] for column in self._columns.values())
         return np.argsort(lengths, kind="stable")
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a sample, by id: group, label, and each modality's (T, D) frames, None where the sample has none.
+
+        Reads all of the split into memory.
+        """
+        import pandas as pd  # workers, which open datasets all the time, do without
+
+        cells = {}
+        for name in self.manifest.modalities:
+            blocks = [part.arrays.modalities[name] for part in self._parts]
+            cut = [frames for one in blocks for frames in np.split(one.values, one.offsets[1:-1])]
+            cells[name] = pd.Series([frames if len(frames) else None for frames in cut], dtype=object)
+        columns = {"group": self.groups, "label": self.labels, **cells}
+        return pd.DataFrame(columns).set_index(pd.Index(self.ids, name="id"))
 
     @property
     def trimmed(self) -> bool:
@@ -214,6 +232,27 @@ class Dataset:
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         self.folder = folder
         self.manifest = manifest
+
+    def __repr__(self) -> str:
+        manifest = self.manifest
+        low, high = manifest.label_range
+        splits = ", ".join(f"{name} {record.samples}" for name, record in manifest.splits.items())
+        kinds = ", ".join(f"{name} {one.max_length}x{one.dim}" for name, one in sorted(manifest.modalities.items()))
+        return f"Dataset({manifest.name!r}, {manifest.task} {low:g} to {high:g}; {splits}; {kinds})"
+
+    def to_frame(self) -> "pd.DataFrame":
+        """One row a split: samples, groups, and how many samples have each modality at all."""
+        import pandas as pd
+
+        present = {name: self.present(name) for name in sorted(self.manifest.modalities)}
+        rows = {
+            str(name): {"samples": record.samples, "groups": record.groups, **{m: present[m][name] for m in present}}
+            for name, record in self.manifest.splits.items()
+        }
+        return pd.DataFrame.from_dict(rows, orient="index").rename_axis("split")
+
+    def _repr_html_(self) -> str:
+        return f"<p>{self!r}</p>{self.to_frame().to_html()}"
 
     @cached_property
     def train(self) -> TrainSplit:

@@ -9,7 +9,6 @@ from gapwise.errors import SpecError
 from gapwise.spec.model import ModelSpec
 
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
-    "late_fusion": {},
     "promise": {
         "no_prompts": {"prompt_length": 0},
         "no_fncl": {"w_cross": 0.0},

@@ -23,7 +23,8 @@ AnySpec = TypeVar("AnySpec", bound=Spec)
 class _Loader(yaml.SafeLoader):
     """SafeLoader that refuses a key written twice, which YAML would silently resolve to the last.
 
-    It also reads 1e-3 as the number it looks like (YAML 1.2); YAML 1.1 asks for a point and takes it for text.
+    As YAML 1.2 does, it reads 1e-3 as the number it looks like, which 1.1 takes for text, and `on`, a pruner's key, as
+    the word it looks like, which 1.1 takes for true.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -44,6 +45,10 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
 )
+for _letter in "yYnNoO":  # yes, no, on, off
+    _Loader.yaml_implicit_resolvers[_letter] = [
+        known for known in _Loader.yaml_implicit_resolvers.get(_letter, []) if known[0] != "tag:yaml.org,2002:bool"
+    ]
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

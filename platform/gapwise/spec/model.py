@@ -132,7 +132,12 @@ ModelSpec = Annotated[PromiseSpec | PrlfSpec | LateFusionSpec, Field(discriminat
 """One more model is one more class here; everything else asks this union."""
 
 
+def model_specs() -> tuple[type[EncoderSpec], ...]:
+    """The classes of the union."""
+    kinds: tuple[type[EncoderSpec], ...] = get_args(get_args(ModelSpec)[0])
+    return kinds
+
+
 def model_names() -> list[str]:
     """The names that `model.name` and a search space's arms may have."""
-    kinds: tuple[type[EncoderSpec], ...] = get_args(get_args(ModelSpec)[0])
-    return [str(kind.model_fields["name"].default) for kind in kinds]
+    return [str(kind.model_fields["name"].default) for kind in model_specs()]

@@ -1,0 +1,221 @@
+"""The three guides, held to their word: every code block says whether it runs, and those that do run as written.
+
+A block's info string is a language and a tag: `show`, or `run`, `run-team`, `run-recipe`. Blocks of one tag in one file
+are one walk: in order, in one shell, in a fresh folder. Python goes to `.venv/bin/python`; a block with `file=PATH` is
+that file; a `diff` is applied with `patch`.
+
+Faked: the set-up. The folder has links to this checkout's files (copies, for a walk that edits them) and to the
+environment that runs the tests, in place of a clone and `make setup`. Where the real CMU-MOSI is not at hand, a
+synthetic pickle of the same layout lies in its place, and the test's id says so. Servers, cluster, studies and
+promotion are real.
+"""
+
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+from gapwise.data.store import Split, TestSplit, open_dataset
+from gapwise.errors import SpecError
+from gapwise.testing.mlflow_server import environment
+from gapwise.testing.postgres import binaries
+
+ROOT = Path(__file__).parents[1]
+WALKS = {"README.md": ("run", "run-team", "run-recipe"), "search_spaces/README.md": ("run",), "cluster/README.md": ()}
+"""By guide, the tags that a test below walks; what `cluster/` is about is no machine of ours."""
+SHIPPED = ("Makefile", "pyproject.toml", "constraints.txt", "platform", "cluster", "search_spaces", "tests")
+MOSI = Path(os.environ.get("GAPWISE_SHARED", ROOT.parent / "shared")) / "data" / "mosi" / "mosi_official.pkl"
+
+
+class Block(NamedTuple):
+    """A fenced block of a guide; `line` is the fence's."""
+
+    guide: str
+    line: int
+    language: str
+    tag: str
+    file: str
+    text: str
+
+    def command(self) -> str:
+        """What the shell does with it."""
+        here = f"echo '--- {self.guide}:{self.line}' >&2"
+        document = f" <<'END_OF_BLOCK'\n{self.text}END_OF_BLOCK"
+        if self.file:
+            return f"{here}\nmkdir -p {Path(self.file).parent}\ncat > {self.file}{document}"
+        if self.language == "diff":
+            return f"{here}\npatch -p1 --no-backup-if-mismatch{document}"
+        return f"{here}\n.venv/bin/python{document}" if self.language == "python" else f"{here}\n{self.text}"
+
+
+def blocks_of(guide: str, text: str) -> list[Block]:
+    found = []
+    for match in re.finditer(r"^```([^\n`]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        language, tag, *rest = [*match[1].split(), "", ""][:3]
+        file = rest[0].removeprefix("file=")
+        found.append(Block(guide, text.count("\n", 0, match.start()) + 1, language, tag, file, match[2]))
+    return found
+
+
+def blocks(guide: str, tag: str) -> list[Block]:
+    return [one for one in blocks_of(guide, (ROOT / guide).read_text(encoding="utf-8")) if one.tag == tag]
+
+
+def walk(blocks: list[Block], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
+    """Run blocks in one shell; on failure the last line `--- GUIDE:LINE` on stderr is the block that broke."""
+    script = "\n".join(["set -euo pipefail", *(one.command() for one in blocks)])
+    told = environment(OMP_NUM_THREADS="1", PATH=os.environ["PATH"], **more)
+    done = subprocess.run(["bash", "-c", script], cwd=folder, env=told, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.fail(f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
+    return done
+
+
+def lay_out(folder: Path, *, copied: bool = False) -> Path:
+    """As after a clone and `make setup`."""
+    folder.mkdir(exist_ok=True)
+    for name in SHIPPED:
+        if copied and (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
+        elif copied:
+            shutil.copy(ROOT / name, folder / name)
+        else:
+            (folder / name).symlink_to(ROOT / name)
+    (folder / ".venv").mkdir()
+    for name in ("bin", "lib", "pyvenv.cfg"):
+        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
+    (folder / ".venv" / ".ready").touch()
+    return folder
+
+
+@pytest.mark.parametrize("guide", WALKS)
+def test_every_code_block_says_whether_it_runs(guide: str) -> None:
+    found = blocks_of(guide, (ROOT / guide).read_text(encoding="utf-8"))
+    fences = len(re.findall(r"^```", (ROOT / guide).read_text(encoding="utf-8"), re.MULTILINE))
+    untagged = [f"{guide}:{one.line}" for one in found if one.tag not in ("show", *WALKS[guide])]
+    assert found and fences == 2 * len(found) and untagged == []
+
+
+def test_a_block_without_a_tag_is_seen_and_named_by_its_line() -> None:
+    text = "one\n```console\nls\n```\n```python run file=a/b.py\nx = 1\n```\n```diff run-recipe\n-a\n+b\n```\n"
+    untagged, written, changed = blocks_of("G.md", text)
+    assert (untagged.line, untagged.tag) == (2, "")
+    assert (written.line, written.file, written.text) == (5, "a/b.py", "x = 1\n")
+    assert "cat > a/b.py <<'END_OF_BLOCK'\nx = 1\nEND_OF_BLOCK" in written.command()
+    assert changed.command().endswith("patch -p1 --no-backup-if-mismatch <<'END_OF_BLOCK'\n-a\n+b\nEND_OF_BLOCK")
+
+
+def test_a_walk_stops_at_the_block_that_fails(tmp_path: Path) -> None:
+    text = "```console run\nexport A=1\n```\n```console run\ntest $A = 2\n```\n```console run\ntouch late\n```\n"
+    with pytest.raises(pytest.fail.Exception, match=r"G\.md:4\n\Z"):
+        walk(blocks_of("G.md", text), tmp_path)
+    assert not (tmp_path / "late").exists()
+
+
+class TestTheTutorial:
+    """README's `run` blocks."""
+
+    @pytest.mark.ray
+    @pytest.mark.slow
+    @pytest.mark.parametrize("data", ["real" if MOSI.exists() else "stand-in"])
+    def test_it_runs_as_it_is_written(self, data: str, small: Path, tmp_path: Path) -> None:
+        place = tmp_path / "shared" / "data" / "mosi" / MOSI.name
+        place.parent.mkdir(parents=True)
+        if data == "real":
+            place.symlink_to(MOSI)
+        else:
+            write_stand_in(small, place)
+        folder = lay_out(tmp_path / "gapwise")
+        written = blocks("README.md", "run")
+        assert "data import ../shared/data/mosi/" in written[0].text and written[-1].language == "python"
+        said = walk(written, folder).stdout
+        assert re.search(r"^mosi: champions by missing rate$", said, re.MULTILINE), said[-6000:]
+        report = (folder / "report.html").read_text(encoding="utf-8")
+        assert "<svg" in report and "mosi" in report
+        assert (folder / "answers.parquet").stat().st_size > 0
+
+    def test_the_stand_in_is_a_pickle_of_the_same_layout(self, small: Path, tmp_path: Path) -> None:
+        from gapwise.data.importers import ImportOptions, import_dataset
+
+        write_stand_in(small, tmp_path / "it.pkl")
+        made = import_dataset(tmp_path / "it.pkl", tmp_path / "made", "mmsa", ImportOptions(name="mosi"))
+        assert {name: one.samples for name, one in made.splits.items()} == {"train": 400, "valid": 150, "test": 150}
+        assert made.groups.startswith("video") and set(made.modalities) == {"text", "audio", "vision"}
+
+
+def write_stand_in(small: Path, place: Path) -> None:
+    """The synthetic `small` set as the field's pickles hold CMU-MOSI."""
+    dataset = open_dataset(small)
+    splits = (dataset.train, dataset.valid, TestSplit(small, dataset.manifest))  # a copy is no look at test
+    place.write_bytes(pickle.dumps({one.name: _as_mmsa(one) for one in splits}, protocol=4))
+
+
+def _as_mmsa(split: Split) -> dict[str, Any]:
+    batch = split.batch(np.arange(len(split)))
+    inside: dict[str, Any] = {
+        "id": [f"{group}$_${row}" for row, group in enumerate(split.groups)],
+        "raw_text": [f"sentence {row}" for row in range(len(split))],
+        "regression_labels": split.labels,
+    }
+    for name in batch.values:
+        inside[name] = batch.values[name].numpy()
+        inside[f"{name}_lengths"] = split.lengths[name].tolist()
+    return inside
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_the_recipes_are_all_that_it_takes(tmp_path: Path) -> None:
+    folder = lay_out(tmp_path / "gapwise", copied=True)
+    written = blocks("README.md", "run-recipe")
+    assert {one.language for one in written} >= {"python", "diff", "yaml", "console"}
+    said = walk(written, folder, PYTHONPATH=str(folder / "platform")).stdout
+    assert re.search(r"^\d+ passed", said, re.MULTILINE), "the contract suite found the new model"
+    assert re.search(r"^study max: best by missing rate$", said, re.MULTILINE), said[-6000:]
+    assert said.count("(verified)") >= 2, "every recipe for data ends with a dataset that checks out"
+
+
+def test_the_search_space_that_its_guide_shows_is_one(tmp_path: Path) -> None:
+    said = walk(blocks("search_spaces/README.md", "run"), lay_out(tmp_path / "gapwise")).stdout
+    assert "pruned on robust" in said and "constraints: parameters at most 2,000,000" in said
+
+
+@pytest.fixture
+def team() -> Iterator[Path]:
+    """Below /tmp and open, because root's PostgreSQL is another account's."""
+    try:
+        binaries()
+    except SpecError as none:
+        pytest.skip(str(none))
+    folder = Path(tempfile.mkdtemp(prefix="gapwise-walk-"))
+    folder.chmod(0o711)
+    yield lay_out(folder)
+    subprocess.run(["make", "team-down", "PURGE=1"], cwd=folder, env=environment(), check=False, capture_output=True)
+    shutil.rmtree(folder)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_the_walk_through_as_a_team_runs_as_it_is_written(team: Path) -> None:
+    written = blocks("README.md", "run-team")
+    assert len(written) >= 4
+    assert written[0].text.startswith("make team-up") and written[-1].text.startswith("make team-down")
+    done = walk(written, team)
+    said = done.stdout + done.stderr
+    for study in ("first", "ada", "ben"):
+        assert re.search(rf"{study} .*finished", done.stdout), said[-6000:]
+    _, _, shown = done.stdout.partition("small: champions\n")  # as `registry show` begins
+    assert re.search(r"^ *0\.0 +v1 ", shown, re.MULTILINE), said[-6000:]
+    assert "stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres" in done.stdout
+    assert not list((team / ".team" / "home" / "studies").rglob("journal.log")), "the studies are in PostgreSQL"
+    assert not (team / ".gapwise").exists(), "everything went to the shared home and the team's server"
