@@ -140,6 +140,6 @@ def test_a_resumed_study_begins_with_what_its_journal_has(
 
 @pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (7200, "2.0 h")])
 def test_a_span_is_said_in_the_unit_that_people_use(seconds: float, said: str) -> None:
-    from gapwise.cli.progress import _span
+    from gapwise.cli.live import span
 
-    assert _span(seconds) == said
+    assert span(seconds) == said

@@ -10,6 +10,7 @@ import typer
 from gapwise.cli.diagnostics import show_diagnostics
 from gapwise.cli.options import DataOption, needed, rates
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table
+from gapwise.cli.work_view import WorkView
 from gapwise.spec.home import home
 from gapwise.spec.loader import validate
 from gapwise.spec.protocol import ProtocolSpec
@@ -60,6 +61,7 @@ def evaluate(
     folder = needed(data)
 
     from gapwise.data.store import open_dataset
+    from gapwise.evaluation.hearing import heard_by
     from gapwise.promotion.judge import baseline_of, diagnose, judge, refuse_other_shape
     from gapwise.tracking.client import connect
     from gapwise.tracking.locate import locate
@@ -71,9 +73,11 @@ def evaluate(
     beside = locate(tracking, baseline) if baseline else baseline_of(tracking, model)
     refuse_other_shape(found, dataset)
     chosen = dataset.split(split, reason=f"evaluate {model}")
-    body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=mask_seeds)
-    if diagnostics:
-        body["diagnostics"] = diagnose(found, dataset, spec, split=chosen, mask_seeds=mask_seeds)._asdict()
+    title = f"{model} on {split}, {len(chosen)} samples x {mask_seeds} masks"
+    with WorkView(title) as view, heard_by(view):
+        body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=mask_seeds)
+        if diagnostics:
+            body["diagnostics"] = diagnose(found, dataset, spec, split=chosen, mask_seeds=mask_seeds)._asdict()
     if as_json:
         print_json(body)
         return

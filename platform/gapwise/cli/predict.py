@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
 from gapwise.cli.options import needed, rate_or
-from gapwise.cli.output import JsonOption, figure, print_json, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, print_json, stdout
+from gapwise.cli.work_view import WorkView
 from gapwise.spec.home import home
 
 EXAMPLES = """
@@ -52,10 +52,10 @@ def predict(
         chosen = open_dataset(source).split(split, reason=f"predict {name}")
         blocks, total = of_split(router, chosen, told), len(chosen)
     else:
-        blocks, total = of_rows(router, source, told), None
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as shown:
-        task = shown.add_task("rows", total=total)
-        found = write_predictions(blocks, out, lambda rows: shown.update(task, completed=rows))
+        blocks, total = of_rows(router, source, told), 0
+    with WorkView(f"champions of {name} answer {source}") as view:
+        view.stage("rows", total)
+        found = write_predictions(blocks, out, view.step)
     if as_json:
         print_json({"name": name, "out": str(out), **found._asdict()})
         return

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
+from gapwise.cli.work_view import WorkView
 from gapwise.spec.home import home
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def promote(
 ) -> None:
     """Put the best model of every missing rate before the gate, and make those that pass champions."""
     from gapwise.data.store import open_dataset
+    from gapwise.evaluation.hearing import heard_by
     from gapwise.promotion.asked import Asked
     from gapwise.promotion.promote import promote as act
     from gapwise.spec.gate import GateSpec
@@ -54,7 +56,8 @@ def promote(
     results = [load_result(home().studies, study) for study in studies]
     dataset = open_dataset(data or results[0].data)
     asked = Asked(name, results, dataset, spec, dry_run=dry_run, approval=approval)
-    decided = act(connect(home()), home(), asked)
+    with WorkView(f"gate of {name}") as view, heard_by(view):
+        decided = act(connect(home()), home(), asked)
     if as_json:
         entry = decided.entry
         said = {

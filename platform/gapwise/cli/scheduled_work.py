@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapwise.cli.output import say
+from gapwise.cli.work_view import WorkView
 from gapwise.data.source import drop, manifest_at, peek, snapshot, snapshots, snapshots_to_drop
 from gapwise.errors import GapwiseError
 from gapwise.promotion.hook import run_hook
@@ -94,22 +95,27 @@ class RealWork:
 
     def train(self, attempt: Attempt, lease: Lease) -> Result:
         from gapwise.data.store import open_dataset
+        from gapwise.evaluation.hearing import heard_by
         from gapwise.promotion.asked import Asked
         from gapwise.promotion.promote import promote
 
         study = str(attempt.facts["study"])
+        say(f"tick of {self._schedule.name}: 1 of 3, a copy of the data in {self._store}")
         dataset = open_dataset(self._frozen(attempt))
         known = {"data": dataset.manifest.fingerprint}
         decided = self._decided_before(study)
         if decided is not None:
             return _result(decided, known)
+        say(f"tick of {self._schedule.name}: 2 of 3, study {study}")
         result = self._studied(attempt, dataset.folder)
         lease.hold()
         decided = self._decided_before(study)  # by an owner that was suspended between its last look and the ledger
         if decided is not None:
             return _result(decided, known)
+        say(f"tick of {self._schedule.name}: 3 of 3, the gate")
         asked = Asked(self._schedule.name, [result], dataset, self._schedule.gate)
-        entry = promote(self._tracking, self._here, asked, fence=lease.hold).entry
+        with WorkView(f"gate of {self._schedule.name}") as view, heard_by(view):
+            entry = promote(self._tracking, self._here, asked, fence=lease.hold).entry
         try:
             self._tidy(dataset.manifest.fingerprint)
         except (GapwiseError, OSError) as error:  # the decision stands

@@ -78,7 +78,7 @@ def show(name: StudyArgument, as_json: JsonOption = False) -> None:
     _show_counts(body)
     for arm, parameters in body["space"].items():
         listed = [[path, one["role"], one["values"], str(one["first"])] for path, one in parameters.items()]
-        print_table(arm, ["parameter", "role", "values", "tried first"], listed)
+        print_table(arm, ["parameter", "role", "values", "tried first"], listed, words=("role", "values"))
     _show_leaders(body, first)
     if body["resume"]:
         stdout.print(f"continue with: {body['resume']}", soft_wrap=True, markup=False)

@@ -6,6 +6,7 @@ the command line that the cluster runs, word for word.
 
 import os
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -177,7 +178,7 @@ def _follow(jobs: "Jobs", job: str, as_json: bool) -> None:
     from gapwise.distributed.jobs import Lost
 
     try:
-        ended = jobs.follow(job, lambda text: typer.echo(text, nl=False, err=as_json))
+        ended = jobs.follow(job, lambda text: typer.echo(text, nl=False, file=sys.stderr if as_json else sys.stdout))
     except KeyboardInterrupt:
         say(f"detached; the job goes on: {_return(jobs, 'logs', job)} --follow, or {_return(jobs, 'stop', job)}")
         raise typer.Exit(_LOST) from None
@@ -262,7 +263,7 @@ def logs(
     if as_json:
         print_json(_body(found) | {"logs": printed})
     else:
-        typer.echo(printed, nl=False)
+        typer.echo(printed, nl=False, file=sys.stdout)
 
 
 @app.command(epilog="Example:  `gapwise submit stop ID`")

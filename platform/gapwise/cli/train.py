@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, worker_count
-from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
+from gapwise.cli.train_view import TrainView
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
 from gapwise.spec.loader import load_spec
@@ -56,7 +57,8 @@ def train(
     from gapwise.distributed.cluster import connected
     from gapwise.distributed.launch import least, most
     from gapwise.distributed.lock import DriverLock
-    from gapwise.distributed.train import MODEL, check_train, train_run
+    from gapwise.distributed.progress import told
+    from gapwise.distributed.train import MODEL, PROGRESS, check_train, train_run
     from gapwise.evaluation.objective import settled
     from gapwise.tracking.client import connect
     from gapwise.tracking.train_run import TrainRun
@@ -76,18 +78,18 @@ def train(
         place = home().runs / run.run_id
         if not resume:
             held.enter_context(DriverLock(place))
-        stderr.print(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}", soft_wrap=True)
-        last: dict[str, Any] = {}
+        say(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}")
+        view = TrainView(f"{spec.model.name} on {dataset.manifest.name}", spec, told(place / PROGRESS))
 
         def each_epoch(epoch: dict[str, Any]) -> None:
-            last.update(epoch)
             run.log_epoch(epoch)
-            stderr.print(_line(epoch))
+            view.note(epoch)
 
         try:
-            model = train_run(spec, folder, place, workers=crew, each_epoch=each_epoch)
+            with view:
+                model = train_run(spec, folder, place, workers=crew, each_epoch=each_epoch)
         except Diverged as error:
-            stderr.print(f"the run diverged: {error}", soft_wrap=True, markup=False)
+            say(f"the run diverged: {error}")
             raise typer.Exit(1) from error
         run.log_model(model, place / MODEL)
     body = {
@@ -97,7 +99,7 @@ def train(
         "protocol": spec.protocol.name,
         "metrics": {"valid": model.validation},
         "wall_seconds": time.perf_counter() - started,
-        "samples_per_second": last.get("samples_per_second"),
+        "samples_per_second": view.samples_per_second,
     }
     print_json(body) if as_json else _show(body)
 
@@ -109,13 +111,6 @@ def _refuse(found: "Resources", workers: int, data: Path) -> None:
     if workers > max(found.cpus, found.gpus):
         raise SpecError(f"{workers} workers do not fit", where="--workers", allowed=f"at most {found.cpus} here")
     refuse_unshared(home().root, [data])
-
-
-def _line(epoch: dict[str, Any]) -> str:
-    return (
-        f"epoch {epoch['epoch']:>3}/{epoch['epochs']}  objective {epoch['cost']:.4f}  best {epoch['best_cost']:.4f}  "
-        f"loss {epoch['losses']['total']:.4f}  {epoch['samples_per_second']:.0f} samples/s"
-    )
 
 
 def _show(body: dict[str, Any]) -> None:
