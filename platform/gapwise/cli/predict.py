@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.options import needed, rate_or
 from gapwise.cli.output import JsonOption, figure, print_json, stdout
 from gapwise.cli.work_view import WorkView
@@ -20,7 +21,7 @@ Examples:
 
 
 def predict(
-    name: Annotated[str, typer.Argument(help="A registered model.")],
+    name: Annotated[str, typer.Argument(autocompletion=completion.registered, help="A registered model.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet, .csv or .jsonl.")],
     data: Annotated[
         Path | None,
@@ -31,10 +32,19 @@ def predict(
         ),
     ] = None,
     rate: Annotated[
-        str, typer.Option(metavar="RATE", help="auto: estimated for each row; or a missing rate for all of them.")
+        str,
+        typer.Option(
+            metavar="RATE",
+            autocompletion=completion.rate_or("auto"),
+            help="auto: estimated for each row; or a missing rate for all of them.",
+        ),
     ] = "auto",
     split: Annotated[
-        str, typer.Option(help="Of a dataset folder: valid, train or test; reading test is logged with the dataset.")
+        str,
+        typer.Option(
+            autocompletion=completion.one_of(completion.SPLITS),
+            help="Of a dataset folder: valid, train or test; reading test is logged with the dataset.",
+        ),
     ] = "valid",
     as_json: JsonOption = False,
 ) -> None:

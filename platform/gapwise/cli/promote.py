@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
 from gapwise.cli.work_view import WorkView
 from gapwise.spec.home import home
@@ -24,8 +25,16 @@ HELD = 3
 
 
 def promote(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Finished studies of one dataset.")],
-    name: Annotated[str, typer.Option(help="The registered model: one for a dataset, task and protocol.")],
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY...", autocompletion=completion.studies, help="Finished studies of one dataset."),
+    ],
+    name: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completion.registered, help="The registered model: one for a dataset, task and protocol."
+        ),
+    ],
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Dataset whose test split decides; by default the first study's.")
     ] = None,

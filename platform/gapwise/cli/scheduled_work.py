@@ -17,7 +17,7 @@ from gapwise.retraining.log import Attempt, Entry
 from gapwise.retraining.policy import Drifted, Facts
 from gapwise.retraining.tick import Lease, Result
 from gapwise.spec.fingerprint import canonical
-from gapwise.spec.home import Home
+from gapwise.spec.home import STUDY_FILE, Home
 from gapwise.spec.loader import load_spec, validate
 from gapwise.spec.schedule import ScheduleSpec, StudySpec
 from gapwise.spec.search import SearchSpec
@@ -126,7 +126,7 @@ class RealWork:
 
     def _frozen(self, attempt: Attempt) -> Path:
         """The data that the study was begun on, or was to be; what is there now where nobody made a copy in time."""
-        from gapwise.tuning.record import STUDY_FILE, recorded_study
+        from gapwise.tuning.record import recorded_study
 
         study = self._here.studies / str(attempt.facts["study"])
         begun = (study / STUDY_FILE).exists()
@@ -143,7 +143,6 @@ class RealWork:
     def _studied(self, attempt: Attempt, folder: Path) -> "StudyResult":
         from gapwise.cli.tune import Wish, conduct
         from gapwise.tuning.again import refit_space, refit_winners, run_refit
-        from gapwise.tuning.record import STUDY_FILE
         from gapwise.tuning.result import RESULT_FILE, load_result
         from gapwise.tuning.storage import checked_storage
 

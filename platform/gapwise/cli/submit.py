@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 
 from gapwise.cli.options import size
 from gapwise.cli.output import JsonOption, print_json, print_table, say, stdout
-from gapwise.errors import SpecError
+from gapwise.errors import SpecError, nearest
 from gapwise.spec.home import refuse_unusable_name
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ def _refuse_command(context: typer.Context, words: tuple[str, ...]) -> None:
     known = getattr(context.find_root().command, "commands", {})
     allowed = sorted(name for name in known if name != "submit")
     if words[0] not in allowed:
-        raise SpecError(f"{words[0]!r} is no command to submit", where="gapwise submit", allowed=allowed)
+        raise SpecError(
+            f"{words[0]!r} is no command to submit{nearest(words[0], allowed)}", where="gapwise submit", allowed=allowed
+        )
 
 
 def _variables(given: list[str]) -> dict[str, str]:

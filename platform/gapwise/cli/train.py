@@ -1,12 +1,14 @@
 """`gapwise train`: one training run through Ray Train."""
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, worker_count
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
 from gapwise.cli.train_view import TrainView
@@ -44,7 +46,10 @@ def train(
         ),
     ] = "1",
     settings: SetOption = [],  # noqa: B006
-    resume: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Continue a run from its last snapshot.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN_ID", autocompletion=completion.runs, help="Continue a run from its last snapshot."),
+    ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -80,14 +85,9 @@ def train(
             held.enter_context(DriverLock(place))
         say(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}")
         view = TrainView(f"{spec.model.name} on {dataset.manifest.name}", spec, told(place / PROGRESS))
-
-        def each_epoch(epoch: dict[str, Any]) -> None:
-            run.log_epoch(epoch)
-            view.note(epoch)
-
         try:
             with view:
-                model = train_run(spec, folder, place, workers=crew, each_epoch=each_epoch)
+                model = train_run(spec, folder, place, workers=crew, each_epoch=_in_turn(run.log_epoch, view.note))
         except Diverged as error:
             say(f"the run diverged: {error}")
             raise typer.Exit(1) from error
@@ -102,6 +102,14 @@ def train(
         "samples_per_second": view.samples_per_second,
     }
     print_json(body) if as_json else _show(body)
+
+
+def _in_turn(*listeners: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
+    def each(epoch: dict[str, Any]) -> None:
+        for listener in listeners:
+            listener(epoch)
+
+    return each
 
 
 def _refuse(found: "Resources", workers: int, data: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import gapwise
 from gapwise.data.store import Split
-from gapwise.errors import GateError, RegistryError, SpecError
+from gapwise.errors import GateError, RegistryError, SpecError, nearest
 from gapwise.evaluation.hearing import tell_stage
 from gapwise.evaluation.paired import resampled_metrics
 from gapwise.evaluation.routing import serving
@@ -97,7 +97,9 @@ def refuse_unknown_metrics(metrics: Sequence[str], task: str) -> None:
     known = resampled_metrics(task)
     unknown = [metric for metric in metrics if metric not in known]
     if unknown:
-        raise SpecError(f"the gate cannot weigh {unknown[0]!r}", where="also", allowed=known)
+        raise SpecError(
+            f"the gate cannot weigh {unknown[0]!r}{nearest(unknown[0], known)}", where="also", allowed=known
+        )
 
 
 def _refuse_other_ground(tracking: Tracking, asked: Asked, now: Standing) -> None:
