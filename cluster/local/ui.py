@@ -13,7 +13,7 @@ import socket
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _HERE = "127.0.0.1"
 _MLFLOW_PORT, _STUDIES_PORT = 5000, 8080
 _STARTING_SECONDS = 90.0
 _CANDIDATES = (".gapwise", "demo/.gapwise")
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def main() -> int:
@@ -89,7 +90,7 @@ def _mlflow(here: Home, servers: ExitStack) -> str:
     if not wait_for(lambda: _answers(f"http://{_HERE}:{port}/health"), _STARTING_SECONDS):
         last = (folder / "mlflow.log").read_text().strip().splitlines()[-1:]
         raise SpecError(f"does not start: {' '.join(last) or 'it says nothing'}", where="mlflow server")
-    return f"MLflow            http://{_HERE}:{port}"
+    return f"MLflow            http://{_HERE}:{port}/#/experiments"
 
 
 def _studies(here: Home, servers: ExitStack) -> str:
@@ -102,11 +103,23 @@ def _studies(here: Home, servers: ExitStack) -> str:
 
     port = _port(_STUDIES_PORT)
     storage = JournalStorage(MergedJournals(here.studies))
-    served = make_server(_HERE, port, optuna_dashboard.wsgi(storage), handler_class=_Quiet)
+    served = make_server(_HERE, port, read_only(optuna_dashboard.wsgi(storage)), handler_class=_Quiet)
     thread = threading.Thread(target=served.serve_forever, name="gapwise-dashboard", daemon=True)
     thread.start()
     _close_with(servers, thread.join, served.server_close, served.shutdown)
     return f"Optuna dashboard  http://{_HERE}:{port}/dashboard (read only: its buttons change nothing)"
+
+
+def read_only(app: Application) -> Application:
+    """Refuse what would change something, in words that the dashboard shows."""
+
+    def answer(environ: dict[str, Any], begin: Callable[..., Any]) -> Iterable[bytes]:
+        if environ["REQUEST_METHOD"] in ("GET", "HEAD"):
+            return app(environ, begin)
+        begin("403 Forbidden", [("Content-Type", "application/json")])
+        return [json.dumps({"reason": "studies are only shown here; nothing was changed"}).encode()]
+
+    return answer
 
 
 class _Quiet(WSGIRequestHandler):

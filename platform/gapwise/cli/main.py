@@ -86,7 +86,7 @@ def main() -> None:
 def _run() -> int:
     never_fail()
     if not roomy():
-        app.rich_markup_mode, app.info.context_settings = None, {"terminal_width": stdout.width}
+        app.rich_markup_mode, app.info.context_settings = None, {"terminal_width": stdout.width - 2}
     try:
         ours = takewhile(lambda word: word != "--", sys.argv)  # behind it stands another command, for a cluster
         with answer_alone() if "--json" in ours else nullcontext():

@@ -6,8 +6,9 @@ column repeated; one with words becomes a list, a few lines a row, in which empt
 
 from collections.abc import Iterator, Sequence
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -16,7 +17,7 @@ from gapwise.cli.encoding import plain
 _GAP = 2
 _WORDS_WIDTH = 16
 """A column of words is not squeezed below this."""
-_INDENT = 1
+_INDENT = 2
 _EMPTY = ("", "-")
 
 
@@ -34,7 +35,7 @@ class Fitted:
         rows = [[plain(cell) for cell in row] for row in self._rows]
         return Fitted([plain(one) for one in self._columns], rows, [plain(one) for one in self._words])
 
-    def _laid_out(self, width: int) -> Iterator[Table | Text]:
+    def _laid_out(self, width: int) -> Iterator[Table | Text | Padding]:
         least = [self._least(index) for index in range(len(self._columns))]
         if _with_gaps(least) <= width:
             yield self._table(list(range(len(least))), least, width)
@@ -75,19 +76,22 @@ class Fitted:
             made.add_row(*(Text(row[index]) for index in indices))
         return made
 
-    def _list(self, width: int) -> Iterator[Table | Text]:
-        """The first cell as a heading, the others below with their names."""
-        names = min(max((cell_len(name) for name in self._columns[1:]), default=1), width // 3)
+    def _list(self, width: int) -> Iterator[Text | Padding]:
+        """The first cell as a heading, the others below with their names; what is long has lines of its own."""
+        names = max((cell_len(name) for name in self._columns[1:]), default=0)
         for row in self._rows:
             yield Text(row[0] or "-", style="bold", overflow="fold")
-            made = Table.grid(padding=(0, 1, 0, 0))
-            for columns_wide in (_INDENT, names, max(1, width - _INDENT - names - 3)):
-                made.add_column(width=columns_wide, overflow="fold")
             for name, cell in zip(self._columns[1:], row[1:], strict=True):
-                if cell not in _EMPTY:
-                    made.add_row("", Text(name), Text(cell))
-            if made.row_count:
-                yield made
+                if cell in _EMPTY:
+                    continue
+                beside = names + _GAP + cell_len(cell) <= width - _INDENT and "\n" not in cell
+                yield _indented(f"{set_cell_size(name, names + _GAP)}{cell}" if beside else name, _INDENT)
+                if not beside:
+                    yield _indented(cell, 2 * _INDENT)
+
+
+def _indented(text: str, by: int) -> Padding:
+    return Padding(Text(text, overflow="fold"), (0, 0, 0, by))
 
 
 def _lines(cell: str) -> list[str]:

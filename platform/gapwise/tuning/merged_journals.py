@@ -39,7 +39,7 @@ class MergedJournals(BaseJournalBackend):
             return self._records[log_number_from:]
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        raise StudyError("studies are only shown here; nothing was changed", where=str(self._folder))
+        raise StudyError(f"studies are only shown here, {len(logs)} changes were not made", where=str(self._folder))
 
 
 class _Counted:
