@@ -45,7 +45,7 @@ def main() -> int:
     except KeyboardInterrupt:
         _say("stopped")
     except GapwiseError as error:
-        _say(f"error: {error}")
+        sys.stderr.write(f"error: {error}\n")
         return 2
     return 0
 

@@ -1,7 +1,7 @@
 """A misspelt name is answered with the one that was probably meant, wherever a command takes a name.
 
-Nothing is faked below `main`: studies are written by hand, and the registry is the embedded one with models that have no
-versions.
+Nothing is faked below `main`: studies are written by hand, and the registry is the embedded one with a model that has
+no version.
 """
 
 from collections.abc import Callable
@@ -51,7 +51,7 @@ def said(call: Call, write_study: Callable[..., Path], small: Path) -> Callable[
         ),
         (("plan", SPACE, "--set", "second_phase.seed=3"), "seeds"),
         (("plan", SPACE, "--set", "train.protocol.name=frame"), "frames"),
-        (("plan", SPACE, "--set", "pruner.name=sucessive_halving"), "successive_halving"),
+        (("plan", SPACE, "--set", "pruner.name=hyperbnad"), "hyperband"),
         (("plan", "spaces.yaml"), "space.yaml"),
         (("plan", SPACE, "--warm-start", "nighty", "--data", "data"), "night"),
         (("train", TRAIN, "--data", "data", "--set", "model.name=plrf"), "prlf"),
@@ -94,7 +94,7 @@ def test_a_misspelt_registered_name_or_alias_is_answered_with_the_nearest(said: 
 
 
 def test_a_gate_s_metric_is_answered_with_the_nearest(said: Callable[..., str]) -> None:
-    Path("gate.yaml").write_text(yaml.safe_dump({"also": ["acc2_nonn0"]}))
+    Path("gate.yaml").write_text(yaml.safe_dump({"also": {"acc2_nonn0": 0.02}}))
     assert "did you mean 'acc2_non0'?" in said("promote", "night", "--name", "toy", "--gate", "gate.yaml")
 
 

@@ -176,10 +176,9 @@ def examples(command: Any) -> list[list[str]]:
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_examples_of_a_command_are_its_own_and_parse(command: str) -> None:
     """Names and values of options are looked at, as they are for a person; nothing is run."""
-    known = examples(leaf(command))
-    own = [words for words in known if words[1 : 1 + len(command.split())] == command.split()]
-    assert own or command == "submit run", known
-    for _, *words in known:
+    own = [words for words in examples(leaf(command)) if words[1] == command.split()[0]]
+    assert own
+    for _, *words in own:
         root = typer.main.get_command(app)
         context = root.make_context("gapwise", list(words))
         assert isinstance(context.command, typer.core.TyperGroup)
