@@ -1,4 +1,4 @@
-"""`make ui`: both dashboards of a home. One test starts the real ones; of the others, applications and sockets are faked.
+"""`make ui`: both dashboards of a home. One test starts the real ones; in the others an application is faked.
 
 The home has a study that was written by hand, and the embedded tracking store. Without the extra `ui` the real test
 demands that it is named as missing.
@@ -129,9 +129,8 @@ def test_both_answer_on_loopback_change_no_study_and_end_with_ctrl_c(
     journal = write_study(home.studies, "night") / "journal.log"
     before = journal.read_bytes()
     command = [sys.executable, str(SCRIPTS / "ui.py")]
-    with subprocess.Popen(
-        command, env=environment(GAPWISE_HOME=str(home.root)), stdout=subprocess.PIPE, text=True
-    ) as it:
+    variables = environment(GAPWISE_HOME=str(home.root))
+    with subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True) as it:
         assert it.stdout is not None
         said = "".join(iter(it.stdout.readline, "Ctrl-C stops what was started\n"))
         addresses = re.findall(r"http://127\.0\.0\.1:\d+", said)

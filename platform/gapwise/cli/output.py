@@ -22,14 +22,15 @@ _WIDE = 140
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=_width(stream))
+    width, height = _size(stream)
+    return Console(stderr=stderr, highlight=False, width=width, height=height)
 
 
-def _width(stream: TextIO) -> int | None:
-    """None: rich asks the terminal, now and when it changes; of a dumb one it would say 80 without asking."""
+def _size(stream: TextIO) -> tuple[int | None, int | None]:
+    """None: rich asks the terminal, now and when it changes; of a dumb one it would say 80 x 25 without asking."""
     if not stream.isatty():
-        return _WIDE
-    return shutil.get_terminal_size().columns if os.environ.get("TERM") in ("dumb", "unknown") else None
+        return _WIDE, None
+    return shutil.get_terminal_size() if os.environ.get("TERM") in ("dumb", "unknown") else (None, None)
 
 
 def roomy() -> bool:
