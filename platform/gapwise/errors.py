@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 
 def nearest(given: str, known: Iterable[str]) -> str:
-    """ "; did you mean 'mosi'?" for what looks like a known name, else empty."""
+    """ "; did you mean 'mosi'?" for what looks like a known name, else empty. Every refusal of a name asks here."""
     found = difflib.get_close_matches(given, list(known), n=1, cutoff=0.75)
     return f"; did you mean {found[0]!r}?" if found else ""
 

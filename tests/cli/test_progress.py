@@ -136,10 +136,3 @@ def test_a_resumed_study_begins_with_what_its_journal_has(
     display = StudyDisplay(replace(plan, folder=folder), console(terminal=True))
     display.stage("search", 1)
     assert "prlf 1 - 1 1 1.0000 prlf-0" in drawn(display)
-
-
-@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0 s"), (89, "89 s"), (100, "2 min"), (7200, "2.0 h")])
-def test_a_span_is_said_in_the_unit_that_people_use(seconds: float, said: str) -> None:
-    from gapwise.cli.progress import _span
-
-    assert _span(seconds) == said

@@ -5,6 +5,7 @@ Adding a command or an option is a deliberate act: it changes SURFACE here, and 
 
 import errno
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -148,6 +149,45 @@ def test_every_command_explains_itself_with_an_example(call: Call, command: str)
     assert "Example" in answer.out
     assert f"gapwise {command}" in answer.out
     assert answer.err == ""
+
+
+WITHOUT_JSON = {"retrain serve": "it runs until it is stopped and has no answer; its ticks have theirs in the record"}
+
+
+def test_every_command_answers_with_json_but_those_that_have_no_answer() -> None:
+    leaves = found(typer.main.get_command(app))
+    assert {name for name, listed in leaves.items() if name and "--json" not in listed} == set(WITHOUT_JSON)
+
+
+def leaf(path: str) -> Any:
+    command = typer.main.get_command(app)
+    for name in path.split():
+        command = command.commands[name]  # type: ignore[attr-defined]
+    return command
+
+
+def examples(command: Any) -> list[list[str]]:
+    """The words of every example, without the shell's prompt, quotes and what stands behind a `--`."""
+    text = (command.epilog or "").replace("`", "\n")
+    lines = [line.strip() for line in text.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("gapwise ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_examples_of_a_command_are_its_own_and_parse(command: str) -> None:
+    """Names and values of options are looked at, as they are for a person; nothing is run."""
+    own = [words for words in examples(leaf(command)) if words[1] == command.split()[0]]
+    assert own
+    for _, *words in own:
+        root = typer.main.get_command(app)
+        context = root.make_context("gapwise", list(words))
+        assert isinstance(context.command, typer.core.TyperGroup)
+        left = [*context._protected_args, *context.args]
+        current: Any = root
+        while getattr(current, "commands", None):
+            name, current, left = current.resolve_command(context, left)
+            context = current.make_context(name, left, parent=context)
+            left = [*context._protected_args, *context.args]
 
 
 @pytest.mark.parametrize("group", ["data", "registry", "study", "submit", ""])

@@ -49,12 +49,12 @@ class TestUnknownKeys:
         message = refusal("optimiser: {wamup: 0.2}")
 
         assert message == (
-            "FILE: optimiser.wamup: unknown key 'wamup', did you mean 'warmup'? "
+            "FILE: optimiser.wamup: unknown key 'wamup'; did you mean 'warmup'? "
             "(allowed: clip, lr, warmup, weight_decay)"
         )
 
     def test_at_the_top_level(self, refusal):
-        assert refusal("epoch: 3").startswith("FILE: epoch: unknown key 'epoch', did you mean 'epochs'? (allowed: ")
+        assert refusal("epoch: 3").startswith("FILE: epoch: unknown key 'epoch'; did you mean 'epochs'? (allowed: ")
 
     def test_nothing_is_suggested_where_nothing_is_near(self, refusal):
         assert "did you mean" not in refusal("zzz: 3")
@@ -62,21 +62,21 @@ class TestUnknownKeys:
     def test_the_branch_of_a_union_does_not_leak_into_the_path(self, refusal):
         message = refusal("model: {name: promise, tau_crss: 0.2}")
 
-        assert message.startswith("FILE: model.tau_crss: unknown key 'tau_crss', did you mean 'tau_cross'?")
+        assert message.startswith("FILE: model.tau_crss: unknown key 'tau_crss'; did you mean 'tau_cross'?")
         assert "prompt_length" in message and "fisher" not in message
 
     def test_inside_a_parameter_of_an_arm(self, refusal):
         message = refusal(SPACE.replace("log: true", "logg: true"), kind=SearchSpec)
 
         assert message == (
-            "FILE: arms.promise.parameters.model.tau_cross.logg: unknown key 'logg', did you mean 'log'? "
+            "FILE: arms.promise.parameters.model.tau_cross.logg: unknown key 'logg'; did you mean 'log'? "
             "(allowed: high, integer, log, low, role)"
         )
 
     def test_inside_an_arm(self, refusal):
         message = refusal(SPACE.replace("parameters", "parameter"), kind=SearchSpec)
 
-        assert message.startswith("FILE: arms.promise.parameter: unknown key 'parameter', did you mean 'parameters'?")
+        assert message.startswith("FILE: arms.promise.parameter: unknown key 'parameter'; did you mean 'parameters'?")
 
     def test_a_misspelt_required_key_is_reported_as_misspelt_not_as_missing(self, refusal):
         assert "did you mean 'question'?" in refusal(SPACE.replace("question", "qestion"), kind=SearchSpec)
@@ -94,7 +94,7 @@ class TestValues:
         message = refusal("model: {name: promisse}")
 
         allowed = ", ".join(sorted(model_names()))
-        assert message == f"FILE: model: unknown name 'promisse', did you mean 'promise'? (allowed: {allowed})"
+        assert message == f"FILE: model: unknown name 'promisse'; did you mean 'promise'? (allowed: {allowed})"
 
     def test_a_model_without_a_name_is_refused(self, refusal):
         assert refusal("model: {width: 64}") == "FILE: model: required key 'name' is missing"
@@ -218,7 +218,7 @@ class TestOverrides:
 
     def test_they_obey_the_rules_of_the_file(self, refusal):
         assert refusal("{}", "optimiser.wamup=0.2").startswith(
-            "FILE: optimiser.wamup: unknown key 'wamup', did you mean"
+            "FILE: optimiser.wamup: unknown key 'wamup'; did you mean"
         )
         assert refusal("{}", "protocol.rates=[0.0, 1.5]").endswith("got 1.5")
         assert refusal("{}", "model.name=promisse").startswith("FILE: model: unknown name 'promisse'")

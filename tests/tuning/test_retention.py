@@ -12,8 +12,8 @@ import pytest
 
 from gapwise.distributed.lock import DriverLock
 from gapwise.errors import StudyError
-from gapwise.spec.home import Home
-from gapwise.tuning.reading import Study, read_study, study_names
+from gapwise.spec.home import Home, study_names
+from gapwise.tuning.reading import Study, read_study
 from gapwise.tuning.removal import delete_study, removable, remove, used_bytes
 from gapwise.tuning.result import StudyResult
 from gapwise.tuning.retention import Item, Model, kept_models, until_under

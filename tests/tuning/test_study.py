@@ -9,11 +9,11 @@ import pytest
 from gapwise.data.store import Dataset, open_dataset
 from gapwise.data.synth import synthesise
 from gapwise.errors import SpecError, StudyError
+from gapwise.spec.home import STUDY_FILE
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.search import SearchSpec
 from gapwise.spec.train import ObjectiveSpec
 from gapwise.tuning.opening import Asked, check_study, open_study
-from gapwise.tuning.record import STUDY_FILE
 from gapwise.tuning.result import RESULT_FILE, StudyResult, load_result, save_result
 
 MakeSpace = Callable[..., SearchSpec]

@@ -287,7 +287,7 @@ def train(
 
     asked = _spec(TrainSpec, spec, settings or {})
     wish = TrainWish(spec=asked, data=_folder(data), workers=workers, resume=resume, address=address)
-    done = run(wish, _ignore, each_epoch or _ignore)
+    done = run(wish, lambda _: each_epoch or _ignore)
     return TrainedModel(
         run_id=done.run_id,
         folder=done.folder,

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed
-from gapwise.cli.output import JsonOption, figure, print_json, print_table, stderr
+from gapwise.cli.output import JsonOption, figure, print_json, print_table, say
+from gapwise.cli.work_view import WorkView
 from gapwise.spec.home import home, refuse_unusable_name
 from gapwise.spec.loader import load_spec
 from gapwise.spec.train import TrainSpec
@@ -47,16 +48,12 @@ def ablate(
     spec = check_ablation(place, spec, chosen, dataset)
     ablation = Ablation(spec, chosen, Batch(str(folder), str(place), mask_seeds))
     left = len(pending(ablation.batch, [run for runs in ablation.runs().values() for run in runs]))
-    stderr.print(f"{left} runs to train")
-    done: list[str] = []
-
-    def each(what: str) -> None:
-        done.append(what)
-        stderr.print(f"{len(done)}/{left} {what}")
-
     with DriverLock(place), connected(address) as found:
         refuse_unshared(home().root, [folder])
-        body = run_ablation(ablation, dataset, found.gpus or found.cpus, each)
+        say(f"{left} runs to train")
+        with WorkView(f"ablations of {spec.model.name}") as view:
+            view.stage("runs", left)
+            body = run_ablation(ablation, dataset, found.gpus or found.cpus, view.ended)
     print_json(body) if as_json else _show(body)
 
 

@@ -5,15 +5,19 @@ from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.output import JsonOption, print_json, print_table, stdout
 
+TASKS = ("regression", "classification")
 app = typer.Typer(help="Make, import, grow and check datasets.", no_args_is_help=True)
 
 
 @app.command(epilog="Example:  `gapwise data synth data/16k --preset mosi-like-50 --size 16k`")
 def synth(
     out: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to write; it must not exist yet.")],
-    preset: Annotated[str, typer.Option(help="small, mosi-like-50, mosi-like or large.")] = "small",
+    preset: Annotated[
+        str, typer.Option(autocompletion=completion.presets, help="small, mosi-like-50, mosi-like or large.")
+    ] = "small",
     size: Annotated[str, typer.Option(help="A larger training split: 5k or 16k, for mosi-like-50.")] = "",
     seed: Annotated[int, typer.Option(help="Same seed, same dataset.", min=0)] = 0,
     as_json: JsonOption = False,
@@ -31,10 +35,15 @@ def synth(
 )
 def import_(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What to import; it is never executed.")],
-    file_format: Annotated[str, typer.Option("--format", help="mmsa, parquet or npz.")],
+    file_format: Annotated[
+        str,
+        typer.Option("--format", autocompletion=completion.one_of(completion.FORMATS), help="mmsa, parquet or npz."),
+    ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write; it must not hold another dataset.")],
     name: Annotated[str, typer.Option(help="What to call the dataset.")],
-    task: Annotated[str, typer.Option(help="regression or classification.")] = "regression",
+    task: Annotated[
+        str, typer.Option(autocompletion=completion.one_of(TASKS), help="regression or classification.")
+    ] = "regression",
     modalities: Annotated[list[str], typer.Option("--modality", help="Name of a modality; repeatable.")] = [],  # noqa: B006
     strict: Annotated[bool, typer.Option("--strict", help="Refuse non-finite values instead of zeroing them.")] = False,
     label_range: Annotated[
@@ -62,7 +71,10 @@ _APPEND_EXAMPLES = (
 def append(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What to take in; it is never executed.")],
     folder: Annotated[Path, typer.Option("--to", metavar="DIR", help="Dataset folder that grows.")],
-    file_format: Annotated[str, typer.Option("--format", help="mmsa, parquet or npz.")],
+    file_format: Annotated[
+        str,
+        typer.Option("--format", autocompletion=completion.one_of(completion.FORMATS), help="mmsa, parquet or npz."),
+    ],
     shares: Annotated[
         tuple[int, int, int] | None,
         typer.Option(
@@ -106,10 +118,10 @@ def check(
 
 
 def _task(text: str) -> Any:
-    from gapwise.errors import SpecError
+    from gapwise.errors import SpecError, nearest
 
-    if text not in ("regression", "classification"):
-        raise SpecError(f"unknown task {text!r}", where="--task", allowed="regression, classification")
+    if text not in TASKS:
+        raise SpecError(f"unknown task {text!r}{nearest(text, TASKS)}", where="--task", allowed=TASKS)
     return text
 
 

@@ -7,9 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.diagnostics import show_diagnostics
 from gapwise.cli.options import DataOption, needed, rates
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table
+from gapwise.cli.work_view import WorkView
 
 EXAMPLES = """
 Examples:
@@ -26,11 +28,20 @@ Examples:
 
 def evaluate(
     model: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL_URI", help="Run id, model folder or models:/NAME@ALIAS.")
+        str,
+        typer.Argument(
+            metavar="RUN_OR_MODEL_URI",
+            autocompletion=completion.models,
+            help="Run id, model folder or models:/NAME@ALIAS.",
+        ),
     ],
     data: DataOption = None,
     protocol: Annotated[
-        str | None, typer.Option(help="frames, modalities, random_rate or block; by default the model's own.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.one_of(completion.PROTOCOLS),
+            help="frames, modalities, random_rate or block; by default the model's own.",
+        ),
     ] = None,
     rate_list: Annotated[
         str | None,
@@ -38,7 +49,11 @@ def evaluate(
     ] = None,
     mask_seeds: Annotated[int, typer.Option(help="Masks drawn for every rate.", min=1)] = 20,
     split: Annotated[
-        str, typer.Option(help="valid, train or test; reading test is logged with the dataset.")
+        str,
+        typer.Option(
+            autocompletion=completion.one_of(completion.SPLITS),
+            help="valid, train or test; reading test is logged with the dataset.",
+        ),
     ] = "valid",
     baseline: Annotated[
         str | None, typer.Option(help="A model to set beside; by default the registered name's `baseline` alias.")
@@ -56,21 +71,22 @@ def evaluate(
     chosen_rates = rates(rate_list) if rate_list is not None else None
     folder = needed(data)
 
+    from gapwise.evaluation.hearing import heard_by
     from gapwise.verbs.evaluate import EvaluateWish
     from gapwise.verbs.evaluate import evaluate as judged
 
-    kind, body = judged(
-        EvaluateWish(
-            model=model,
-            data=folder,
-            protocol=protocol,
-            rates=chosen_rates,
-            mask_seeds=mask_seeds,
-            split=split,
-            baseline=baseline,
-            diagnostics=diagnostics,
-        )
+    wish = EvaluateWish(
+        model=model,
+        data=folder,
+        protocol=protocol,
+        rates=chosen_rates,
+        mask_seeds=mask_seeds,
+        split=split,
+        baseline=baseline,
+        diagnostics=diagnostics,
     )
+    with WorkView(f"{model} on {split}, {mask_seeds} masks") as view, heard_by(view):
+        kind, body = judged(wish)
     if as_json:
         print_json(body)
         return

@@ -6,6 +6,7 @@ from typing import Annotated, Any, NamedTuple
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.options import size
 from gapwise.cli.output import JsonOption, in_bytes, print_json, print_table, stderr
 from gapwise.errors import GapwiseError
@@ -48,7 +49,10 @@ class _Done(NamedTuple):
 
 
 def gc(
-    only: Annotated[list[str], typer.Option("--study", metavar="NAME", help="Only this study; repeatable.")] = [],  # noqa: B006
+    only: Annotated[
+        list[str],
+        typer.Option("--study", metavar="NAME", autocompletion=completion.studies, help="Only this study; repeatable."),
+    ] = [],  # noqa: B006
     keep_top: Annotated[int, typer.Option(help="Winners of each rate whose models stay, over all studies.", min=0)] = 3,
     quota: Annotated[
         str | None, typer.Option(metavar="20GB", help="Remove the oldest first, and only until this much is left.")

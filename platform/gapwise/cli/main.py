@@ -29,7 +29,8 @@ from gapwise.cli import (
     train,
     tune,
 )
-from gapwise.cli.output import answer_alone
+from gapwise.cli.encoding import never_fail
+from gapwise.cli.output import answer_alone, roomy, stdout
 from gapwise.errors import GapwiseError, no_room, raised
 
 app = typer.Typer(
@@ -59,7 +60,7 @@ app.command("doctor", epilog=doctor.EXAMPLES)(doctor.doctor)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"gapwise {__version__}")
+        typer.echo(f"gapwise {__version__}", file=sys.stdout)
         raise typer.Exit
 
 
@@ -83,6 +84,9 @@ def main() -> None:
 
 
 def _run() -> int:
+    never_fail()
+    if not roomy():
+        app.rich_markup_mode, app.info.context_settings = None, {"terminal_width": stdout.width - 2}
     try:
         ours = takewhile(lambda word: word != "--", sys.argv)  # behind it stands another command, for a cluster
         with answer_alone() if "--json" in ours else nullcontext():
@@ -111,10 +115,10 @@ def _lacks(error: Exception) -> str:
 
 
 def _refused(line: str) -> int:
-    typer.echo(f"error: {line}", err=True)
+    typer.echo(f"error: {line}", file=sys.stderr)
     return 2
 
 
 def _stopped() -> int:
-    typer.echo("stopped", err=True)
+    typer.echo("stopped", file=sys.stderr)
     return 1

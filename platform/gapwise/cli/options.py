@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.errors import SpecError
 
 DataOption = Annotated[
@@ -18,7 +19,12 @@ SetOption = Annotated[
 ]
 WarmStartOption = Annotated[
     list[str],
-    typer.Option("--warm-start", metavar="STUDY", help="An earlier study to start from (warm_start); repeatable."),
+    typer.Option(
+        "--warm-start",
+        metavar="STUDY",
+        autocompletion=completion.studies,
+        help="An earlier study to start from (warm_start); repeatable.",
+    ),
 ]
 AddressOption = Annotated[
     str | None,

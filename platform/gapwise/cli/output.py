@@ -1,6 +1,8 @@
 """How commands answer: a table for people, or one JSON object on stdout with `--json`; logs always on stderr."""
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -9,18 +11,31 @@ from typing import Annotated, Any, TextIO
 
 import typer
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from gapwise.cli.tables import Fitted
 from gapwise.spec.base import without_nan
 
+_ROOMY = 60
 _WIDE = 140
 """Columns of a table that goes to a file or a pipe; a terminal has its own width."""
 
 
 def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, highlight=False, width=None if stream.isatty() else _WIDE)
+    width, height = _size(stream)
+    return Console(stderr=stderr, highlight=False, width=width, height=height)
+
+
+def _size(stream: TextIO) -> tuple[int | None, int | None]:
+    """None: rich asks the terminal, now and when it changes; of a dumb one it would say 80 x 25 without asking."""
+    if not stream.isatty():
+        return _WIDE, None
+    return shutil.get_terminal_size() if os.environ.get("TERM") in ("dumb", "unknown") else (None, None)
+
+
+def roomy() -> bool:
+    """Whether the panels of a rich help have room; plain lines take less."""
+    return stdout.width >= _ROOMY
 
 
 stdout = _console(stderr=False)
@@ -50,17 +65,13 @@ def answer_alone() -> Iterator[None]:
 
 def print_json(body: dict[str, Any]) -> None:
     """An undefined figure (NaN: a two-class metric where no sample counts) is null, for NaN is not JSON."""
-    typer.echo(json.dumps(without_nan(body), sort_keys=False, allow_nan=False), file=_answer.get())
+    line = json.dumps(without_nan(body), sort_keys=False, allow_nan=False)
+    typer.echo(line, file=_answer.get() or sys.stdout)  # with no file it would write UTF-8 to an ASCII stream
 
 
-def table(columns: list[str], rows: list[list[str]], *, words: Sequence[str] = ()) -> Table:
-    """A plain table; numbers are right-aligned, the first column and those named in `words` are not."""
-    made = Table(box=None, pad_edge=False)
-    for index, column in enumerate(columns):
-        made.add_column(column, justify="left" if index == 0 or column in words else "right")
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    return made
+def table(columns: list[str], rows: list[list[str]], *, words: Sequence[str] = ()) -> Fitted:
+    """A plain table; numbers are right-aligned and whole, the first column and those named in `words` are not."""
+    return Fitted(columns, rows, words)
 
 
 def print_table(

@@ -1,11 +1,13 @@
 """`gapwise plan`: what a study would do, without doing it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
 
+from gapwise.cli.encoding import sayable
 from gapwise.cli.goals import goal_lines
 from gapwise.cli.options import DataOption, SetOption, WarmStartOption, search_settings
 from gapwise.cli.output import JsonOption, print_json, print_table, stdout
@@ -44,7 +46,10 @@ def plan(
     if as_json:
         print_json(body)
     elif resolved:
-        typer.echo(yaml.safe_dump(body["resolved"], sort_keys=False, allow_unicode=True), nl=False)
+        text = yaml.safe_dump(body["resolved"], sort_keys=False, allow_unicode=True)
+        if not sayable(text, sys.stdout.encoding):  # escaped it is the same study still, with its signs replaced not
+            text = yaml.safe_dump(body["resolved"], sort_keys=False)
+        typer.echo(text, nl=False, file=sys.stdout)
     else:
         _show(body)
 
@@ -55,7 +60,7 @@ def _show(body: dict[str, Any]) -> None:
     print_table("search trials", ["model", "trials"], rows)
     for arm, parameters in body["space"].items():
         listed = [[path, one["role"], one["values"], str(one["first"])] for path, one in parameters.items()]
-        print_table(arm, ["parameter", "role", "values", "tried first"], listed)
+        print_table(arm, ["parameter", "role", "values", "tried first"], listed, words=("role", "values"))
     for line in goal_lines(body):
         stdout.print(line, soft_wrap=True, markup=False)
     phase = body["second_phase"]

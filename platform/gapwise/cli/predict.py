@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import Progress
 
+from gapwise.cli import completion
 from gapwise.cli.options import needed, rate_or
-from gapwise.cli.output import JsonOption, figure, print_json, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, print_json, stdout
+from gapwise.cli.work_view import WorkView
 from gapwise.spec.home import home
 
 EXAMPLES = """
@@ -20,7 +21,7 @@ Examples:
 
 
 def predict(
-    name: Annotated[str, typer.Argument(help="A registered model.")],
+    name: Annotated[str, typer.Argument(autocompletion=completion.registered, help="A registered model.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="Ends in .parquet, .csv or .jsonl.")],
     data: Annotated[
         Path | None,
@@ -31,10 +32,19 @@ def predict(
         ),
     ] = None,
     rate: Annotated[
-        str, typer.Option(metavar="RATE", help="auto: estimated for each row; or a missing rate for all of them.")
+        str,
+        typer.Option(
+            metavar="RATE",
+            autocompletion=completion.rate_or("auto"),
+            help="auto: estimated for each row; or a missing rate for all of them.",
+        ),
     ] = "auto",
     split: Annotated[
-        str, typer.Option(help="Of a dataset folder: valid, train or test; reading test is logged with the dataset.")
+        str,
+        typer.Option(
+            autocompletion=completion.one_of(completion.SPLITS),
+            help="Of a dataset folder: valid, train or test; reading test is logged with the dataset.",
+        ),
     ] = "valid",
     as_json: JsonOption = False,
 ) -> None:
@@ -52,10 +62,10 @@ def predict(
         chosen = open_dataset(source).split(split, reason=f"predict {name}")
         blocks, total = of_split(router, chosen, told), len(chosen)
     else:
-        blocks, total = of_rows(router, source, told), None
-    with Progress(console=stderr, transient=True, disable=not stderr.is_terminal) as shown:
-        task = shown.add_task("rows", total=total)
-        found = write_predictions(blocks, out, lambda rows: shown.update(task, completed=rows))
+        blocks, total = of_rows(router, source, told), 0
+    with WorkView(f"champions of {name} answer {source}") as view:
+        view.stage("rows", total)
+        found = write_predictions(blocks, out, view.step)
     if as_json:
         print_json({"name": name, "out": str(out), **found._asdict()})
         return

@@ -1,11 +1,9 @@
 """What a person sees of a running study: one live table on a terminal, a log line a finished run elsewhere."""
 
-import time
-
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.text import Text
 
+from gapwise.cli.live import Screen, span
 from gapwise.cli.output import figure, heading, stderr, table
 from gapwise.spec.search import BASELINE, SearchSpec
 from gapwise.tuning.events import Event
@@ -20,28 +18,24 @@ class StudyDisplay:
     """Told of stages by the driver and of trials by the observer, each on a thread of its own."""
 
     def __init__(self, plan: StudyPlan, console: Console = stderr) -> None:
-        self._plan, self._console = plan, console
+        self._plan = plan
         earlier = trials_so_far(plan.folder, plan.space, plan.storage)
         self._counter = Counter(plan.space, earlier, search_budget_seconds=plan.search_budget_seconds)
-        live = console.is_terminal and not console.is_dumb_terminal
-        self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=2) if live else None
-        self._began = time.perf_counter()
+        self._screen = Screen(self._draw, console)
         self._waits, self._said = "", ""
         if plan.turns is not None:
             plan.turns.watchers.append(self)
 
     def __enter__(self) -> "StudyDisplay":
-        if self._live is not None:
-            self._live.start()
+        self._screen.__enter__()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._live is not None:
-            self._live.stop()
+        self._screen.__exit__()
 
     def stage(self, name: str, total: int) -> None:
         self._counter.stage(name, total)
-        self._say(f"{name}: {total} runs")
+        self._screen.say(f"{name}: {total} runs")
 
     def done(self, what: str) -> None:
         self._counter.done()
@@ -60,17 +54,12 @@ class StudyDisplay:
         self._waits = waits
         if waits and not held and waits != self._said:
             self._said = waits
-            self._say(waits)
+            self._screen.say(waits)
         if held:
             self._said = ""
 
     def _say_finished(self, what: str) -> None:
-        self._say(f"{self._counter.progress()}: {what}")
-
-    def _say(self, line: str) -> None:
-        if self._live is None:
-            seconds = time.perf_counter() - self._began
-            self._console.print(f"[{seconds:7.1f} s] {line}", soft_wrap=True, markup=False)
+        self._screen.say(f"{self._counter.progress()}: {what}")
 
     def _draw(self) -> RenderableType:
         tally = self._counter.now()
@@ -94,17 +83,11 @@ def _ending(event: Event) -> str:
 
 
 def _headline(name: str, tally: Tally) -> str:
-    left = f", about {_span(tally.seconds_left)} left in it" if tally.seconds_left else ""
+    left = f", about {span(tally.seconds_left)} left in it" if tally.seconds_left else ""
     return (
-        f"study {name}: {tally.stage} {tally.finished}/{tally.total} after {_span(tally.seconds)}{left}; "
+        f"study {name}: {tally.stage} {tally.finished}/{tally.total} after {span(tally.seconds)}{left}; "
         f"{tally.epochs_saved} epochs saved by pruning"
     )
-
-
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _arms(tally: Tally) -> RenderableType:

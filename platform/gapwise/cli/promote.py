@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
+from gapwise.cli.work_view import WorkView
 
 if TYPE_CHECKING:
     from gapwise.promotion.promote import Decided
@@ -22,8 +24,16 @@ HELD = 3
 
 
 def promote(
-    studies: Annotated[list[str], typer.Argument(metavar="STUDY...", help="Finished studies of one dataset.")],
-    name: Annotated[str, typer.Option(help="The registered model: one for a dataset, task and protocol.")],
+    studies: Annotated[
+        list[str],
+        typer.Argument(metavar="STUDY...", autocompletion=completion.studies, help="Finished studies of one dataset."),
+    ],
+    name: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completion.registered, help="The registered model: one for a dataset, task and protocol."
+        ),
+    ],
     data: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Dataset whose test split decides; by default the first study's.")
     ] = None,
@@ -39,6 +49,7 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Put the best model of every missing rate before the gate, and make those that pass champions."""
+    from gapwise.evaluation.hearing import heard_by
     from gapwise.spec.gate import GateSpec
     from gapwise.spec.loader import load_spec
     from gapwise.verbs.promote import PromoteWish
@@ -46,7 +57,8 @@ def promote(
 
     spec = load_spec(GateSpec, gate) if gate is not None else GateSpec()
     wish = PromoteWish(studies=tuple(studies), name=name, data=data, gate=spec, approval=approval, dry_run=dry_run)
-    decided = decide(wish)
+    with WorkView(f"gate of {name}") as view, heard_by(view):
+        decided = decide(wish)
     if as_json:
         entry = decided.entry
         said = {

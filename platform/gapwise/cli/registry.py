@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.options import rate_or
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, stdout
 from gapwise.spec.home import home
@@ -19,7 +20,7 @@ def registry() -> None:
 
 @app.command(epilog="Example:  `gapwise registry show mosi`")
 def show(
-    name: Annotated[str, typer.Argument(help="A registered model.")],
+    name: Annotated[str, typer.Argument(autocompletion=completion.registered, help="A registered model.")],
     as_json: JsonOption = False,
 ) -> None:
     """The champion of every missing rate, and the one before."""
@@ -52,7 +53,7 @@ def _previous(body: dict[str, Any], rate: str) -> str:
     return f"v{body['previous'][rate]['version']}" if rate in body["previous"] else "-"
 
 
-_Name = Annotated[str, typer.Argument(help="A registered model.")]
+_Name = Annotated[str, typer.Argument(autocompletion=completion.registered, help="A registered model.")]
 
 
 @app.command(epilog="Example:  `gapwise registry history mosi --verify --expect 3fa9...`")
@@ -107,7 +108,9 @@ def _show_history(body: dict[str, Any]) -> None:
 @app.command(epilog="Example:  `gapwise registry rollback mosi --rate 0.5`")
 def rollback(
     name: _Name,
-    rate: Annotated[str, typer.Option(metavar="RATE", help="A missing rate, or all.")],
+    rate: Annotated[
+        str, typer.Option(metavar="RATE", autocompletion=completion.rate_or("all"), help="A missing rate, or all.")
+    ],
     to: Annotated[
         str | None, typer.Option(metavar="VERSION", help="A version; by default the champion before this one.")
     ] = None,
@@ -127,7 +130,9 @@ def copy(
     source: Annotated[
         str, typer.Option(metavar="URI", help="The registry that has it; its ledger must hold. It is only read.")
     ],
-    rate: Annotated[str, typer.Option(metavar="RATE", help="A missing rate, or all.")] = "all",
+    rate: Annotated[
+        str, typer.Option(metavar="RATE", autocompletion=completion.rate_or("all"), help="A missing rate, or all.")
+    ] = "all",
     to: Annotated[str, typer.Option("--as", metavar="NAME", help="Its name here; by default the same.")] = "",
     as_json: JsonOption = False,
 ) -> None:

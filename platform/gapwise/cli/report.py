@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.output import JsonOption, in_bytes, print_json, stdout
 from gapwise.errors import SpecError
 from gapwise.spec.home import home
@@ -27,14 +28,23 @@ The file is self-contained: no script, nothing is fetched, it prints, and it fol
 
 def report(
     what: Annotated[
-        list[str], typer.Argument(metavar="STUDY", help="A study, or `registry NAME` for a name's promotions.")
+        list[str],
+        typer.Argument(
+            metavar="STUDY",
+            autocompletion=completion.reported,
+            help="A study, or `registry NAME` for a name's promotions.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The HTML file; one that exists is replaced.")] = Path(
         "report.html"
     ),
     name: Annotated[
         str,
-        typer.Option(metavar="NAME", help="A registered model to set beside a study; by default the one it serves."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=completion.registered,
+            help="A registered model to set beside a study; by default the one it serves.",
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:

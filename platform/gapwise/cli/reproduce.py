@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.options import AddressOption, DataOption, needed
 from gapwise.cli.output import JsonOption, figure, print_json, print_table, say, stdout
 from gapwise.spec.home import home
@@ -18,7 +19,12 @@ Examples:
 
 
 def reproduce(
-    version: Annotated[str, typer.Argument(metavar="MODEL_URI", help="models:/NAME/VERSION or models:/NAME@ALIAS.")],
+    version: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL_URI", autocompletion=completion.models, help="models:/NAME/VERSION or models:/NAME@ALIAS."
+        ),
+    ],
     data: DataOption = None,
     workers: Annotated[int, typer.Option(help="Ray Train workers, as many as trained it.", min=1)] = 1,
     tolerance: Annotated[

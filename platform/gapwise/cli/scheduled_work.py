@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gapwise.cli.output import say
+from gapwise.cli.work_view import WorkView
 from gapwise.data.source import drop, manifest_at, peek, snapshot, snapshots, snapshots_to_drop
 from gapwise.errors import GapwiseError
 from gapwise.promotion.hook import run_hook
@@ -16,7 +17,7 @@ from gapwise.retraining.log import Attempt, Entry
 from gapwise.retraining.policy import Drifted, Facts
 from gapwise.retraining.tick import Lease, Result
 from gapwise.spec.fingerprint import canonical
-from gapwise.spec.home import Home
+from gapwise.spec.home import STUDY_FILE, Home
 from gapwise.spec.loader import load_spec, validate
 from gapwise.spec.schedule import ScheduleSpec, StudySpec
 from gapwise.spec.search import SearchSpec
@@ -94,22 +95,27 @@ class RealWork:
 
     def train(self, attempt: Attempt, lease: Lease) -> Result:
         from gapwise.data.store import open_dataset
+        from gapwise.evaluation.hearing import heard_by
         from gapwise.promotion.asked import Asked
         from gapwise.promotion.promote import promote
 
         study = str(attempt.facts["study"])
+        say(f"tick of {self._schedule.name}: 1 of 3, a copy of the data in {self._store}")
         dataset = open_dataset(self._frozen(attempt))
         known = {"data": dataset.manifest.fingerprint}
         decided = self._decided_before(study)
         if decided is not None:
             return _result(decided, known)
+        say(f"tick of {self._schedule.name}: 2 of 3, study {study}")
         result = self._studied(attempt, dataset.folder)
         lease.hold()
         decided = self._decided_before(study)  # by an owner that was suspended between its last look and the ledger
         if decided is not None:
             return _result(decided, known)
+        say(f"tick of {self._schedule.name}: 3 of 3, the gate")
         asked = Asked(self._schedule.name, [result], dataset, self._schedule.gate)
-        entry = promote(self._tracking, self._here, asked, fence=lease.hold).entry
+        with WorkView(f"gate of {self._schedule.name}") as view, heard_by(view):
+            entry = promote(self._tracking, self._here, asked, fence=lease.hold).entry
         try:
             self._tidy(dataset.manifest.fingerprint)
         except (GapwiseError, OSError) as error:  # the decision stands
@@ -120,7 +126,7 @@ class RealWork:
 
     def _frozen(self, attempt: Attempt) -> Path:
         """The data that the study was begun on, or was to be; what is there now where nobody made a copy in time."""
-        from gapwise.tuning.record import STUDY_FILE, recorded_study
+        from gapwise.tuning.record import recorded_study
 
         study = self._here.studies / str(attempt.facts["study"])
         begun = (study / STUDY_FILE).exists()
@@ -137,7 +143,6 @@ class RealWork:
     def _studied(self, attempt: Attempt, folder: Path) -> "StudyResult":
         from gapwise.cli.progress import StudyDisplay
         from gapwise.tuning.again import refit_space, refit_winners, run_refit
-        from gapwise.tuning.record import STUDY_FILE
         from gapwise.tuning.result import RESULT_FILE, load_result
         from gapwise.tuning.storage import checked_storage
         from gapwise.tuning.study import run_study

@@ -6,14 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.goals import goal_lines, show_front
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stdout
-from gapwise.errors import SpecError, StudyError
+from gapwise.errors import SpecError, StudyError, nearest
 from gapwise.spec.home import home
 from gapwise.spec.train import ObjectiveSpec
 
 app = typer.Typer(help="List, read, export and delete studies.", no_args_is_help=True)
-StudyArgument = Annotated[str, typer.Argument(metavar="NAME", help="A study; see `gapwise study list`.")]
+StudyArgument = Annotated[
+    str, typer.Argument(metavar="NAME", autocompletion=completion.studies, help="A study; see `gapwise study list`.")
+]
+_SORTS = ("trial", "objective", "best_epoch", "epochs", "seconds", "state")
 _STATES, _BROKEN = ("complete", "pruned", "failed", "running"), "infeasible"
 
 
@@ -78,7 +82,7 @@ def show(name: StudyArgument, as_json: JsonOption = False) -> None:
     _show_counts(body)
     for arm, parameters in body["space"].items():
         listed = [[path, one["role"], one["values"], str(one["first"])] for path, one in parameters.items()]
-        print_table(arm, ["parameter", "role", "values", "tried first"], listed)
+        print_table(arm, ["parameter", "role", "values", "tried first"], listed, words=("role", "values"))
     _show_leaders(body, first)
     if body["resume"]:
         stdout.print(f"continue with: {body['resume']}", soft_wrap=True, markup=False)
@@ -117,10 +121,19 @@ def _show_counts(body: dict[str, Any]) -> None:
 )
 def trials(
     name: StudyArgument,
-    sort: Annotated[str, typer.Option(help="trial, objective, best_epoch, epochs, seconds or state.")] = "trial",
+    sort: Annotated[
+        str,
+        typer.Option(
+            autocompletion=completion.one_of(_SORTS), help="trial, objective, best_epoch, epochs, seconds or state."
+        ),
+    ] = "trial",
     arm: Annotated[str | None, typer.Option(help="Only this model's.")] = None,
     state: Annotated[
-        str | None, typer.Option(help="Only complete, pruned, failed, running or infeasible ones.")
+        str | None,
+        typer.Option(
+            autocompletion=completion.one_of((*_STATES, _BROKEN)),
+            help="Only complete, pruned, failed, running or infeasible ones.",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,7 +146,7 @@ def trials(
     _one_of(state, (*_STATES, _BROKEN), "--state")
     rows = [row for row in trial_rows(study) if arm in (None, row["arm"]) and state in (None, row["state"])]
     if sort != "trial":
-        _one_of(sort, ("trial", "objective", "best_epoch", "epochs", "seconds", "state"), "--sort")
+        _one_of(sort, _SORTS, "--sort")
         rows.sort(key=lambda row: (row[sort] is None, row[sort]))
     if as_json:
         print_json({"study": name, "trials": rows})
@@ -174,7 +187,7 @@ def _number(value: float | None, form: str) -> str:
 
 def _one_of(given: str | None, allowed: list[str] | tuple[str, ...], where: str) -> None:
     if given is not None and given not in allowed:
-        raise SpecError(f"unknown {given!r}", where=where, allowed=allowed)
+        raise SpecError(f"unknown {given!r}{nearest(given, allowed)}", where=where, allowed=allowed)
 
 
 def _values(values: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ the command line that the cluster runs, word for word.
 
 import os
 import re
+import sys
 import time
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +15,7 @@ from typer.core import TyperGroup
 
 from gapwise.cli.options import size
 from gapwise.cli.output import JsonOption, print_json, print_table, say, stdout
-from gapwise.errors import SpecError
+from gapwise.errors import SpecError, nearest
 from gapwise.spec.home import refuse_unusable_name
 
 if TYPE_CHECKING:
@@ -135,7 +136,9 @@ def _refuse_command(context: typer.Context, words: tuple[str, ...]) -> None:
     known = getattr(context.find_root().command, "commands", {})
     allowed = sorted(name for name in known if name != "submit")
     if words[0] not in allowed:
-        raise SpecError(f"{words[0]!r} is no command to submit", where="gapwise submit", allowed=allowed)
+        raise SpecError(
+            f"{words[0]!r} is no command to submit{nearest(words[0], allowed)}", where="gapwise submit", allowed=allowed
+        )
 
 
 def _variables(given: list[str]) -> dict[str, str]:
@@ -177,7 +180,7 @@ def _follow(jobs: "Jobs", job: str, as_json: bool) -> None:
     from gapwise.distributed.jobs import Lost
 
     try:
-        ended = jobs.follow(job, lambda text: typer.echo(text, nl=False, err=as_json))
+        ended = jobs.follow(job, lambda text: typer.echo(text, nl=False, file=sys.stderr if as_json else sys.stdout))
     except KeyboardInterrupt:
         say(f"detached; the job goes on: {_return(jobs, 'logs', job)} --follow, or {_return(jobs, 'stop', job)}")
         raise typer.Exit(_LOST) from None
@@ -262,7 +265,7 @@ def logs(
     if as_json:
         print_json(_body(found) | {"logs": printed})
     else:
-        typer.echo(printed, nl=False)
+        typer.echo(printed, nl=False, file=sys.stdout)
 
 
 @app.command(epilog="Example:  `gapwise submit stop ID`")

@@ -1,14 +1,21 @@
 """`gapwise train`: one training run through Ray Train."""
 
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.options import AddressOption, DataOption, SetOption, needed, worker_count
-from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, stderr, stdout
+from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
+from gapwise.cli.train_view import TrainView
 from gapwise.spec.loader import load_spec
 from gapwise.spec.train import TrainSpec
+
+if TYPE_CHECKING:
+    from gapwise.verbs.train import TrainBegun
 
 EXAMPLES = """
 Examples:
@@ -36,7 +43,10 @@ def train(
         ),
     ] = "1",
     settings: SetOption = [],  # noqa: B006
-    resume: Annotated[str | None, typer.Option(metavar="RUN_ID", help="Continue a run from its last snapshot.")] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(metavar="RUN_ID", autocompletion=completion.runs, help="Continue a run from its last snapshot."),
+    ] = None,
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -47,17 +57,22 @@ def train(
 
     from gapwise.training.job import Diverged
     from gapwise.verbs.train import TrainWish
-    from gapwise.verbs.train import train as run
-
-    def begun(run_id: str) -> None:
-        stderr.print(f"run {run_id}; if it stops, continue it with --resume {run_id}", soft_wrap=True)
+    from gapwise.verbs.train import train as act
 
     wish = TrainWish(spec=spec, data=folder, workers=crew, resume=resume, address=address)
-    try:
-        done = run(wish, begun, lambda epoch: stderr.print(_line(epoch)))
-    except Diverged as error:
-        stderr.print(f"the run diverged: {error}", soft_wrap=True, markup=False)
-        raise typer.Exit(1) from error
+    with ExitStack() as shown:
+
+        def begun(run: "TrainBegun") -> Callable[[dict[str, Any]], None]:
+            say(f"run {run.run_id}; if it stops, continue it with --resume {run.run_id}")
+            view = TrainView(f"{run.spec.model.name} on {run.dataset}", run.spec, run.earlier)
+            return shown.enter_context(view).note
+
+        try:
+            done = act(wish, begun)
+        except Diverged as error:
+            shown.close()
+            say(f"the run diverged: {error}")
+            raise typer.Exit(1) from error
     body = {
         "run_id": done.run_id,
         "checkpoint": str(done.folder),
@@ -68,13 +83,6 @@ def train(
         "samples_per_second": done.samples_per_second,
     }
     print_json(body) if as_json else _show(body)
-
-
-def _line(epoch: dict[str, Any]) -> str:
-    return (
-        f"epoch {epoch['epoch']:>3}/{epoch['epochs']}  objective {epoch['cost']:.4f}  best {epoch['best_cost']:.4f}  "
-        f"loss {epoch['losses']['total']:.4f}  {epoch['samples_per_second']:.0f} samples/s"
-    )
 
 
 def _show(body: dict[str, Any]) -> None:

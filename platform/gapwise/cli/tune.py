@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gapwise.cli import completion
 from gapwise.cli.goals import show_front
 from gapwise.cli.options import AddressOption, DataOption, SetOption, WarmStartOption, needed, search_settings, seconds
 from gapwise.cli.output import JsonOption, figure, heading, print_json, print_table, say, stdout
@@ -51,7 +52,9 @@ def tune(
             max=HIGHEST,
         ),
     ] = 0,
-    study: Annotated[str | None, typer.Option(help="Name; by default SPACE-DATASET.")] = None,
+    study: Annotated[
+        str | None, typer.Option(autocompletion=completion.studies, help="Name; by default SPACE-DATASET.")
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue the study of this name.")] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="With --resume: run trials that failed once more.")

@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from gapwise.data.shape import DataShape
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 IDS, RATES = "id", "missing_rate"
 """Columns of a file of rows that are no modalities: what a row is called, and its missing rate where it is told."""
@@ -47,7 +47,9 @@ def read_rows(file: Path, shape: DataShape) -> Iterator[Rows]:
     allowed = [*sorted(shape.modalities), IDS, RATES]
     unknown = [name for name in opened.schema_arrow.names if name not in allowed]
     if unknown:
-        raise DataError(f"unknown column {unknown[0]!r}", where=str(file), allowed=allowed)
+        raise DataError(
+            f"unknown column {unknown[0]!r}{nearest(unknown[0], allowed)}", where=str(file), allowed=allowed
+        )
     first = 0
     for block in opened.iter_batches(batch_size=BLOCK):
         columns = {name: block.column(name).to_pylist() for name in block.schema.names}

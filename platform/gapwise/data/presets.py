@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 INVERTED_MODALITY, CUE_MODALITY = "text", "audio"
 """Whose sign irony turns, and who shows that it did."""
@@ -142,7 +142,7 @@ TRAINING_SIZES: Mapping[str, Mapping[str, int]] = {MOSI_LIKE_50.name: {"5k": 5_0
 def find_preset(name: str, size: str = "") -> SynthPreset:
     """The preset, with a larger training split if a `size` is named. Raises DataError for a name that is not known."""
     if name not in PRESETS:
-        raise DataError(f"unknown synthetic preset {name!r}", allowed=PRESETS)
+        raise DataError(f"unknown synthetic preset {name!r}{nearest(name, PRESETS)}", allowed=PRESETS)
     preset, larger = PRESETS[name], TRAINING_SIZES.get(name, {})
     if not size:
         return preset

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from gapwise.data.batch import ModalityBatch, Tokens
 from gapwise.data.shape import DataShape, ModalityShape, TokenShape
 from gapwise.data.tokens import as_tokens
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 Frames = NDArray[np.float32]
 
@@ -44,7 +44,11 @@ def from_rows(columns: Mapping[str, Sequence[Any]], shape: DataShape, *, mask_vi
         raise DataError("no modality among the columns", where="input", allowed=sorted(shape.modalities))
     unknown = sorted(set(columns) - set(shape.modalities))
     if unknown:
-        raise DataError(f"unknown modality {unknown[0]!r}", where="input columns", allowed=sorted(shape.modalities))
+        raise DataError(
+            f"unknown modality {unknown[0]!r}{nearest(unknown[0], shape.modalities)}",
+            where="input columns",
+            allowed=sorted(shape.modalities),
+        )
     count = len(next(iter(columns.values()), ()))
     if not count:
         raise DataError("no rows to predict", where="input")

@@ -28,7 +28,7 @@ from gapwise.data.parts import open_part
 from gapwise.data.shape import DataShape, Moments, Statistics
 from gapwise.data.tokens import TokenColumn, joined, refuse_foreign_ids
 from gapwise.data.verify import verify_dataset
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,7 +300,9 @@ class Dataset:
             return self.valid
         if name == "test":
             return self.test(reason)
-        raise DataError(f"unknown split {name!r}", where=str(self.folder), allowed=SPLIT_NAMES)
+        raise DataError(
+            f"unknown split {name!r}{nearest(name, SPLIT_NAMES)}", where=str(self.folder), allowed=SPLIT_NAMES
+        )
 
 
 def open_dataset(path: Path | str, *, verify: bool = False) -> Dataset:

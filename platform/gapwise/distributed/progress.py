@@ -39,16 +39,22 @@ def every(seconds: float, call: Callable[[], None], *, name: str) -> Iterator[No
 @contextmanager
 def tail(file: Path, each: Callable[[dict[str, Any]], None], *, every_seconds: float = 0.3) -> Iterator[None]:
     """Follow such a file from its present end, calling back for each new event, until the context is left."""
-    reader = _Reader(file, each)
+    reader = _Reader(file, each, position=file.stat().st_size if file.exists() else 0)
     with every(every_seconds, reader.read, name="gapwise-tail"):
         yield
     reader.read()
 
 
+def told(file: Path) -> list[dict[str, Any]]:
+    """Every event so far; none where nothing was told yet."""
+    found: list[dict[str, Any]] = []
+    _Reader(file, found.append, position=0).read()
+    return found
+
+
 class _Reader:
-    def __init__(self, file: Path, each: Callable[[dict[str, Any]], None]) -> None:
-        self._file, self._each = file, each
-        self._position = file.stat().st_size if file.exists() else 0
+    def __init__(self, file: Path, each: Callable[[dict[str, Any]], None], *, position: int) -> None:
+        self._file, self._each, self._position = file, each, position
 
     def read(self) -> None:
         if not self._file.exists():

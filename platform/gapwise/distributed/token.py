@@ -8,7 +8,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from gapwise.errors import SpecError
+from gapwise.errors import SpecError, nearest
 
 ALLOWED = "RAY_AUTH_MODE=token with RAY_AUTH_TOKEN, a file in RAY_AUTH_TOKEN_PATH, or ~/.ray/auth_token"
 _MODES = ("disabled", "token")
@@ -18,7 +18,7 @@ def token_mode(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process shows a token to clusters. Raises SpecError for a mode that Ray does not have."""
     mode = environment.get("RAY_AUTH_MODE") or "disabled"
     if mode.lower() not in _MODES:
-        raise SpecError(f"unknown {mode!r}", where="RAY_AUTH_MODE", allowed=_MODES)
+        raise SpecError(f"unknown {mode!r}{nearest(mode, _MODES)}", where="RAY_AUTH_MODE", allowed=_MODES)
     return mode.lower() == "token"
 
 

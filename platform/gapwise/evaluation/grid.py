@@ -23,6 +23,7 @@ from gapwise.data.masks import Samples
 from gapwise.data.protocols import Observed, build_protocol
 from gapwise.data.shape import DataShape
 from gapwise.data.store import Split
+from gapwise.evaluation.hearing import tell_step
 from gapwise.evaluation.metrics import Real, score
 from gapwise.spec.protocol import ProtocolSpec
 
@@ -130,6 +131,12 @@ def read_grid(
     return Readings(conditions, values)
 
 
+def answers_of(split: Split, protocol: ProtocolSpec, mask_seeds: int) -> int:
+    """How many samples (rows x conditions x mask seeds) a whole grid answers."""
+    chosen = build_protocol(protocol)
+    return len(split) * len(chosen.conditions(split.lengths)) * (mask_seeds if chosen.seeded else 1)
+
+
 def _rows_at_once(split: Split, views: int, most: int) -> int:
     """Few rows where batches are trimmed: the views of a short text are often the same, and are then encoded once."""
     return max(1, most // views) if split.trimmed else min(_CHUNK_ROWS, most)
@@ -148,6 +155,7 @@ def _forward(
         for masks in shown:
             some = [as_tensors(mask) for mask in masks]
             found.append(read(hide_in_turn(base, some, mask_visible=mask_visible)))
+            tell_step(len(masks) * base.size)
     stacked = {name: torch.cat([one[name] for one in found]).float().cpu() for name in found[0]}
     return {name: value.reshape(-1, base.size, *value.shape[1:]).numpy() for name, value in stacked.items()}
 

@@ -7,7 +7,7 @@ import numpy as np
 from gapwise.data.arrays import Labels
 from gapwise.data.protocols import refuse_impossible_rates
 from gapwise.data.shape import DataShape, Task
-from gapwise.errors import SpecError
+from gapwise.errors import SpecError, nearest
 from gapwise.evaluation.metrics import LOWER_IS_BETTER, metric_names, score
 from gapwise.spec.protocol import rate_key
 from gapwise.spec.train import Metric, ObjectiveSpec, TrainSpec
@@ -42,7 +42,9 @@ def _refuse_foreign_metric(metric: str, shape: DataShape, where: str) -> None:
     known = metric_names(shape)
     if metric not in known:
         task = f"a {shape.task} dataset with labels {shape.label_range[0]:g} to {shape.label_range[1]:g}"
-        raise SpecError(f"{task} has no metric {metric!r}", where=where, allowed=["auto", *known])
+        raise SpecError(
+            f"{task} has no metric {metric!r}{nearest(metric, known)}", where=where, allowed=["auto", *known]
+        )
 
 
 def _refuse_undefined_metric(metric: str, shape: DataShape, valid_labels: Labels, where: str) -> None:

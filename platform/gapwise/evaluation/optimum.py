@@ -19,6 +19,7 @@ from gapwise.data.store import Split
 from gapwise.data.synth import Task
 from gapwise.evaluation.answers import best_scores
 from gapwise.evaluation.grid import Grid, split_masks
+from gapwise.evaluation.hearing import tell_step
 from gapwise.evaluation.metrics import Real
 from gapwise.evaluation.posterior import Channel, Evidence, Form, Irony, Sums, posterior
 from gapwise.spec.protocol import ProtocolSpec
@@ -69,6 +70,7 @@ def optimal_grid(form: Form, split: Split, protocol: ProtocolSpec, mask_seeds: S
     for masks in split_masks(split, protocol, mask_seeds):
         found_KNY = np.stack([posterior(form, observe(form, projections, masks[one])) for one in conditions])
         by_seed.append(best_scores(found_KNY, form.labels, truth_N, shape))
+        tell_step(len(split) * len(conditions))
     return Grid(conditions, {name: np.stack([scores[name] for scores in by_seed], axis=1) for name in by_seed[0]})
 
 

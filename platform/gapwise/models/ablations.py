@@ -5,7 +5,7 @@ An ablation is an update of spec fields and nothing else, so that it is stored, 
 
 from typing import Any
 
-from gapwise.errors import SpecError
+from gapwise.errors import SpecError, nearest
 from gapwise.spec.model import ModelSpec
 
 ABLATIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -35,5 +35,7 @@ def ablate(spec: ModelSpec, ablation: str) -> ModelSpec:
     """The spec with one idea taken out. Raises SpecError for an ablation that the model does not have."""
     known = ABLATIONS.get(spec.name, {})
     if ablation not in known:
-        raise SpecError(f"unknown ablation {ablation!r} of {spec.name}", allowed=sorted(known) or "none")
+        raise SpecError(
+            f"unknown ablation {ablation!r} of {spec.name}{nearest(ablation, known)}", allowed=sorted(known) or "none"
+        )
     return type(spec).model_validate({**spec.model_dump(), **known[ablation]})

@@ -9,7 +9,7 @@ from typing import Any
 
 from gapwise.data.shape import DataShape, ModalityShape, TokenShape
 from gapwise.data.store import Dataset
-from gapwise.errors import DataError, SpecError
+from gapwise.errors import DataError, SpecError, nearest
 from gapwise.models import pretrained
 from gapwise.spec.model import ModelSpec, PromiseSpec
 from gapwise.spec.text import TextSpec
@@ -30,7 +30,9 @@ def read_shape(spec: ModelSpec, dataset: Dataset) -> DataShape:
         return shape
     if text.modality not in shape.modalities:
         raise SpecError(
-            f"unknown modality {text.modality!r}", where="model.text.modality", allowed=sorted(shape.modalities)
+            f"unknown modality {text.modality!r}{nearest(text.modality, shape.modalities)}",
+            where="model.text.modality",
+            allowed=sorted(shape.modalities),
         )
     folder = pretrained.locate(text.path)
     tokens, longest = pretrained.describe(folder), dataset.longest_tokens(text.modality)

@@ -7,7 +7,8 @@ import torch
 
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.store import Dataset, Split
-from gapwise.evaluation.grid import Outputs, predict_grid
+from gapwise.evaluation.grid import Outputs, answers_of, predict_grid
+from gapwise.evaluation.hearing import tell_stage
 from gapwise.evaluation.metrics import constant_outputs, constants
 from gapwise.models.saved import ModelFolder, rebuild
 from gapwise.promotion.gate import FLOOR, Answers
@@ -28,6 +29,7 @@ def answers(
     for model in models.values():
         refuse_other_shape(model, dataset)
     shape = dataset.manifest.shape()
+    tell_stage(f"{len(models)} models on {split.name}", len(models) * answers_of(split, protocol, mask_seeds))
     found = {name: outputs(model, split, protocol, mask_seeds) for name, model in models.items()}
     first = next(iter(found.values()))
     constant = constant_outputs(constants(dataset.train.labels, shape)[metric], len(split), shape).astype(np.float32)

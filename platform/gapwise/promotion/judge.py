@@ -17,7 +17,8 @@ from gapwise.data.synth import read_task
 from gapwise.errors import DataError
 from gapwise.evaluation.diagnostics import Diagnostics
 from gapwise.evaluation.diagnostics import diagnose as diagnose_split
-from gapwise.evaluation.grid import Grid, robustness_grid
+from gapwise.evaluation.grid import Grid, answers_of, robustness_grid
+from gapwise.evaluation.hearing import tell_stage
 from gapwise.evaluation.metrics import floor
 from gapwise.evaluation.optimum import exact_form, optimal_grid
 from gapwise.evaluation.plugin import fit_form
@@ -55,6 +56,8 @@ def judge(
     refuse_impossible_rates(protocol, dataset.manifest.modalities)
     for one in (model, baseline) if baseline is not None else (model,):
         refuse_other_shape(one, dataset)
+    models = 1 if baseline is None else 2
+    tell_stage("answers", models * answers_of(split, protocol, mask_seeds))
     grid = grid_of(model, split, protocol, mask_seeds)
     beside = grid_of(baseline, split, protocol, mask_seeds) if baseline is not None else None
     return {
@@ -83,6 +86,7 @@ def diagnose(
     def read(batch: ModalityBatch) -> dict[str, torch.Tensor]:
         return network.predict(batch, state).diagnostics
 
+    tell_stage("diagnostics", answers_of(split, protocol, mask_seeds))
     return diagnose_split(read, split.reading(model.shape), protocol, range(1, mask_seeds + 1), dataset.train)
 
 
@@ -92,6 +96,7 @@ def optima(dataset: Dataset, split: Split, protocol: ProtocolSpec, mask_seeds: i
     if task is None:
         return {}
     forms = {"optimum": exact_form(task), "plugin_optimum": fit_form(dataset.train, task.preset)}
+    tell_stage("the optima", len(forms) * answers_of(split, protocol, mask_seeds))
     seeds = range(1, mask_seeds + 1)
     return {name: optimal_grid(form, split, protocol, seeds) for name, form in forms.items()}
 

@@ -64,7 +64,7 @@ def _numbers(told: list[Any], where: str) -> NDArray[np.float64]:
 
 
 def write_predictions(blocks: Blocks, out: Path, seen: Callable[[int], Any]) -> Predicted:
-    """Columns id, prediction, missing_rate and version; `seen` is told how many rows are written, again and again."""
+    """Columns id, prediction, missing_rate and version; `seen` is told of each block how many rows it had."""
     rows, versions, rates = 0, Counter[str](), 0.0
     with writing(out) as write:
         for ids, found in blocks:
@@ -73,7 +73,7 @@ def write_predictions(blocks: Blocks, out: Path, seen: Callable[[int], Any]) -> 
             rows += len(ids)
             versions.update(found.versions.tolist())
             rates += float(found.rates.sum())
-            seen(rows)
+            seen(len(ids))
     return Predicted(
         rows, dict(sorted(versions.items(), key=lambda item: int(item[0]))), rates / rows if rows else np.nan
     )

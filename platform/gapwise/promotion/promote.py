@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import gapwise
 from gapwise.data.store import Split
-from gapwise.errors import GateError, RegistryError, SpecError
+from gapwise.errors import GateError, RegistryError, SpecError, nearest
+from gapwise.evaluation.hearing import tell_stage
 from gapwise.evaluation.paired import resampled_metrics
 from gapwise.evaluation.routing import serving
 from gapwise.promotion.announce import announce
@@ -96,7 +97,9 @@ def refuse_unknown_metrics(metrics: Sequence[str], task: str) -> None:
     known = resampled_metrics(task)
     unknown = [metric for metric in metrics if metric not in known]
     if unknown:
-        raise SpecError(f"the gate cannot weigh {unknown[0]!r}", where="also", allowed=known)
+        raise SpecError(
+            f"the gate cannot weigh {unknown[0]!r}{nearest(unknown[0], known)}", where="also", allowed=known
+        )
 
 
 def _refuse_other_ground(tracking: Tracking, asked: Asked, now: Standing) -> None:
@@ -163,6 +166,7 @@ def _weighed(asked: Asked, found: Contenders, wanted: Wanted, judge: Judge) -> t
     spec = asked.spec
     seen = judge(found.models, asked.dataset, split, asked.protocol, metric=asked.metric, mask_seeds=spec.mask_seeds)
     baselines = {rate: found.names[some[-1].key] for rate, some in wanted.items()}
+    tell_stage("weighing", 0)
     return split, weigh(seen, contests, found.champions, spec, baselines=baselines)
 
 
@@ -203,6 +207,7 @@ def _decision(
 
 def _carried_out(desk: _Desk, wanted: Wanted, split: Split, decisions: list[Decision], spent: int) -> Decided:
     name, baseline = desk.asked.name, list(wanted.values())[len(wanted) // 2][-1]
+    tell_stage("registering and recording", 0)
     chosen = {one.key: one for one in [*(decision.candidate for decision in decisions), baseline]}
     versions = {key: _register(desk.tracking, desk.here, name, one) for key, one in chosen.items()}
     decisions = [one._replace(version=versions[one.candidate.key]) for one in decisions]

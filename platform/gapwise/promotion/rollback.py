@@ -21,6 +21,7 @@ def roll_back(tracking: Tracking, here: Home, name: str, rate: str | None, to: s
     """
     now = settled(tracking, name)
     if not now.champions:
+        registry.aliases(tracking, name)  # says which names there are
         raise RegistryError("has no champions", where=f"registered model {name!r}", allowed="a promoted name")
     if rate is not None and rate not in now.champions:
         raise RegistryError(f"no champion of rate {rate}", where=name, allowed=now.champions)

@@ -14,6 +14,7 @@ from gapwise.promotion.chain import Entry, Head, Kept, Ledger, Move, read
 from gapwise.spec.home import who
 from gapwise.tracking import aliases, ledger, registry
 from gapwise.tracking.client import Tracking
+from gapwise.tracking.local import LEDGER
 from gapwise.tracking.router_model import ensure_router
 
 _CITES = "ledger"
@@ -178,7 +179,7 @@ def _cite(tracking: Tracking, name: str, entry: Entry, there: set[str]) -> None:
         if registry.version_of(tracking, name, version).facts.get(_CITES) != cited:
             registry.note(tracking, name, version, _CITES, cited)
             rates = ", ".join(move.rate for move in entry.moves if move.after == version)
-            text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{registry.LEDGER}"
+            text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{LEDGER}"
             registry.describe(tracking, name, version, text)
     if registry.noted(tracking, name, _CITES) != cited:
         registry.note_model(tracking, name, _CITES, cited)

@@ -9,6 +9,9 @@ from typing import NamedTuple
 
 from gapwise.errors import SpecError
 
+STUDY_FILE = "study.json"
+"""In a study's folder, from its first moment."""
+
 
 class Home(NamedTuple):
     """The folder of studies, runs and the embedded tracking store."""
@@ -46,6 +49,10 @@ class Home(NamedTuple):
     def artifacts(self) -> Path | None:
         """Where the embedded store puts artifacts; a server decides that itself."""
         return self.root / "mlartifacts" if self.tracking_uri == self.embedded_uri else None
+
+
+def study_names(studies: Path) -> list[str]:
+    return sorted(file.parent.name for file in studies.glob(f"*/{STUDY_FILE}"))
 
 
 def refuse_unusable_name(name: str, *, where: str) -> None:

@@ -4,7 +4,6 @@ Overrides (`--set key.path=value`) are applied to the plain mapping before valid
 """
 
 import copy
-import difflib
 import re
 from collections.abc import Hashable
 from pathlib import Path
@@ -14,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from gapwise.errors import SpecError
+from gapwise.errors import SpecError, nearest
 from gapwise.spec.base import Spec
 
 AnySpec = TypeVar("AnySpec", bound=Spec)
@@ -57,12 +56,18 @@ def read_mapping(path: Path) -> dict[str, Any]:
         loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise SpecError(f"cannot be read: {reason}", where=str(path), allowed="a readable YAML file") from error
+        what = f"cannot be read: {reason}{_beside(path)}"
+        raise SpecError(what, where=str(path), allowed="a readable YAML file") from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that no calendar has
         raise SpecError(f"not valid YAML: {_first_line(error)}", where=str(path)) from error
     if not isinstance(loaded, dict):
         raise SpecError(f"the top level is {type(loaded).__name__}", where=str(path), allowed="a mapping of keys")
     return loaded
+
+
+def _beside(path: Path) -> str:
+    """The file there that was probably meant, where this one is not."""
+    return "" if path.exists() else nearest(str(path), map(str, path.parent.glob("*.y*ml")))
 
 
 def _first_line(error: Exception) -> str:
@@ -144,10 +149,10 @@ def _explain(kind: type[BaseModel], detail: ErrorDetails, where: str, mapping: A
     place = f"{where}: {written}" if written else where
     if detail["type"] == "extra_forbidden":
         allowed = sorted(allowed_keys(kind, path[:-1]))
-        return SpecError(f"unknown key {path[-1]!r}{_hint(path[-1], allowed)}", where=place, allowed=allowed)
+        return SpecError(f"unknown key {path[-1]!r}{nearest(path[-1], allowed)}", where=place, allowed=allowed)
     if detail["type"] == "union_tag_invalid":
         tag, names = detail["ctx"]["tag"], detail["ctx"]["expected_tags"].replace("'", "").split(", ")
-        return SpecError(f"unknown name {tag!r}{_hint(tag, names)}", where=place, allowed=sorted(names))
+        return SpecError(f"unknown name {tag!r}{nearest(tag, names)}", where=place, allowed=sorted(names))
     if detail["type"] == "missing":
         return SpecError(f"required key {path[-1]!r} is missing", where=place)
     if detail["type"] == "union_tag_not_found":
@@ -155,13 +160,11 @@ def _explain(kind: type[BaseModel], detail: ErrorDetails, where: str, mapping: A
         return SpecError(f"required key {tag!r} is missing", where=place)
     message = detail["msg"].removeprefix("Value error, ")
     given = detail["input"]
+    if detail["type"] == "literal_error" and isinstance(given, str):
+        known = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
+        return SpecError(f"unknown {given!r}{nearest(given, known)}", where=place, allowed=known)
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and "got" not in message else ""
     return SpecError(f"{message}{shown}", where=place)
-
-
-def _hint(written: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(written, allowed, n=1)
-    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def allowed_keys(kind: Any, path: list[str]) -> set[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from gapwise.errors import nearest
 from gapwise.spec.base import Spec, flat
 from gapwise.spec.fingerprint import canonical
 from gapwise.spec.model import model_names
@@ -89,7 +90,9 @@ Parameter = Annotated[
 
 def _known_model(name: str) -> str:
     if name not in model_names():
-        raise ValueError(f"unknown model, got {name!r}, allowed: {', '.join(model_names())}")
+        raise ValueError(
+            f"unknown model, got {name!r}{nearest(name, model_names())}, allowed: {', '.join(model_names())}"
+        )
     return name
 
 

@@ -14,7 +14,8 @@ from mlflow.exceptions import MlflowException
 from gapwise.errors import RegistryError
 from gapwise.spec.home import Home
 from gapwise.tracking.client import Tracking, TrackingDown, TrackingRefused, every_page, experiment_id, first_line
-from gapwise.tracking.registry import LEDGER, TAG, ensure
+from gapwise.tracking.local import LEDGER
+from gapwise.tracking.registry import TAG, ensure
 from gapwise.tracking.runs import end_run, log_file, start_run
 
 _ENTRY, _DIGEST = f"{TAG}ledger.entry", f"{TAG}ledger.digest"

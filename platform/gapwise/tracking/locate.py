@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mlflow.exceptions import MlflowException
 
-from gapwise.errors import CheckpointError
+from gapwise.errors import CheckpointError, nearest
 from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking
@@ -24,7 +24,8 @@ def locate(tracking: Tracking, what: str) -> ModelFolder:
     if re.fullmatch(r"[0-9a-f]{32}", run_id):
         return load_model_folder(_folder_of_run(tracking, run_id))
     if not Path(what).is_dir():
-        raise CheckpointError(f"no model at {what!r}", allowed=_FORMS)
+        known = [f"models:/{name}" for name in registry.names(tracking)]
+        raise CheckpointError(f"no model at {what!r}{nearest(f'models:/{what}', known)}", allowed=_FORMS)
     return load_model_folder(Path(what))
 
 

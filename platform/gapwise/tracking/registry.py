@@ -14,16 +14,13 @@ from typing import Any, NamedTuple
 import mlflow
 from mlflow.exceptions import MlflowException
 
-from gapwise.errors import RegistryError, SpecError
+from gapwise.errors import RegistryError, SpecError, nearest
 from gapwise.spec.home import refuse_unusable_name
 from gapwise.tracking.aliases import ARTIFACT
 from gapwise.tracking.client import Tracking, every_page, first_line, tell_mlflow
+from gapwise.tracking.local import RESERVED
 
 TAG = "gapwise."
-LEDGER, ROUTER, SCHEDULE = "-ledger", "-router", "-schedule"
-"""End the names of registered models that hold another one's ledger, stand before its champions, hold the record of its
-schedule."""
-_RESERVED = (LEDGER, ROUTER, SCHEDULE)
 READS = "reads"
 """The fact that two versions share if they read the same modalities in the same way: a digest of their shape."""
 BESIDE = "registered_model_meta"
@@ -105,7 +102,9 @@ def aliases(tracking: Tracking, name: str) -> dict[str, str]:
     """{alias: version}. Raises RegistryError for a name that does not exist, naming those that do."""
     found = aliases_if_any(tracking, name)
     if found is None:
-        raise RegistryError(f"no registered model {name!r}", where=tracking.uri, allowed=names(tracking) or "none yet")
+        known = names(tracking)
+        what = f"no registered model {name!r}{nearest(name, known)}"
+        raise RegistryError(what, where=tracking.uri, allowed=known or "none yet")
     return found
 
 
@@ -116,13 +115,13 @@ def names(tracking: Tracking) -> list[str]:
         found = every_page(lambda token: search(max_results=100, page_token=token))
     except MlflowException as error:
         raise RegistryError(f"not usable: {first_line(error)}", where=tracking.uri) from error
-    return [model.name for model in found if not model.name.endswith(_RESERVED)]
+    return [model.name for model in found if not model.name.endswith(RESERVED)]
 
 
 def refuse_reserved(name: str, where: str) -> None:
     """Raises SpecError for a name that another one's ledger, router or schedule has."""
     refuse_unusable_name(name, where=where)
-    if name.endswith(_RESERVED):
+    if name.endswith(RESERVED):
         raise SpecError(
             f"{name!r} is the name of a ledger, a router or a schedule", where=where, allowed="another ending"
         )
@@ -226,5 +225,9 @@ def _behind(tracking: Tracking, uri: str) -> Version:
 def _named(tracking: Tracking, name: str, alias: str) -> str:
     named = aliases(tracking, name)
     if alias not in named:
-        raise RegistryError(f"no alias {alias!r}", where=f"registered model {name!r}", allowed=sorted(named) or "none")
+        raise RegistryError(
+            f"no alias {alias!r}{nearest(alias, named)}",
+            where=f"registered model {name!r}",
+            allowed=sorted(named) or "none",
+        )
     return named[alias]

@@ -17,6 +17,7 @@ from mlflow.types.schema import ColSpec, Schema
 from gapwise.data.shape import DataShape
 from gapwise.tracking import aliases, registering, registry
 from gapwise.tracking.client import Tracking
+from gapwise.tracking.local import ROUTER
 from gapwise.tracking.locate import locate
 from gapwise.tracking.packing import Packing
 from gapwise.tracking.router import Router
@@ -63,7 +64,7 @@ def ensure_router(tracking: Tracking, name: str) -> None:
     if not champions:
         return
     serving = registry.version_of(tracking, name, next(iter(champions.values())))
-    router = f"{name}{registry.ROUTER}"
+    router = f"{name}{ROUTER}"
     present = (registry.aliases_if_any(tracking, router) or {}).get(ALIAS)
     reads = serving.facts.get(registry.READS)
     if present is not None and registry.version_of(tracking, router, present).facts.get(registry.READS) == reads:

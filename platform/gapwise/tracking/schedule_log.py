@@ -9,7 +9,8 @@ from mlflow.exceptions import MlflowException
 from gapwise.errors import RegistryError
 from gapwise.spec.home import Home
 from gapwise.tracking.client import Tracking, every_page, experiment_id, first_line
-from gapwise.tracking.registry import SCHEDULE, TAG, ensure
+from gapwise.tracking.local import SCHEDULE
+from gapwise.tracking.registry import TAG, ensure
 from gapwise.tracking.runs import end_run, find_run, start_run
 
 _ENTRY = f"{TAG}schedule.entry"

@@ -9,11 +9,11 @@ from gapwise.data.store import Dataset
 from gapwise.errors import StudyError
 from gapwise.evaluation.objective import settled, settled_objective
 from gapwise.models.reading import read_shape
-from gapwise.spec.home import refuse_unusable_name
+from gapwise.spec.home import STUDY_FILE, refuse_unusable_name
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.files import write_whole
 from gapwise.tuning.history import save_history
-from gapwise.tuning.record import FORMAT_VERSION, STUDY_FILE, differences, plain_space, recorded_study
+from gapwise.tuning.record import FORMAT_VERSION, differences, plain_space, recorded_study
 from gapwise.tuning.space import check_space, default_spec
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.warm_start import Taken, take_over

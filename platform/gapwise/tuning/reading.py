@@ -16,12 +16,12 @@ from optuna.trial import TrialState
 
 from gapwise.distributed.lock import driver_of
 from gapwise.errors import GapwiseError, StudyError, nearest
-from gapwise.spec.home import refuse_unusable_name
+from gapwise.spec.home import STUDY_FILE, refuse_unusable_name, study_names
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.arm import read_back, tried_again
 from gapwise.tuning.assignment import PHASES, Assignment, Outcome, Phase, count_states
 from gapwise.tuning.journal import JOURNAL_FILE
-from gapwise.tuning.record import STUDY_FILE, recorded_study, shelf_prefix
+from gapwise.tuning.record import recorded_study, shelf_prefix
 from gapwise.tuning.result import RESULT_FILE, StudyResult, load_result
 from gapwise.tuning.storage import JOURNAL, open_storage
 
@@ -75,10 +75,6 @@ class Study:
 
     def of(self, phase: Phase) -> list[TrialRecord]:
         return [one for one in self.trials if one.assignment.phase == phase]
-
-
-def study_names(studies: Path) -> list[str]:
-    return sorted(file.parent.name for file in studies.glob(f"*/{STUDY_FILE}"))
 
 
 def read_studies(studies: Path) -> dict[str, Study | GapwiseError]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from gapwise.errors import StudyError
+from gapwise.spec.home import STUDY_FILE
 from gapwise.spec.loader import validate
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.storage import JOURNAL
 
 FORMAT_VERSION = 1
-STUDY_FILE = "study.json"
 
 
 def plain_space(space: SearchSpec) -> dict[str, Any]:

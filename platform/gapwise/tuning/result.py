@@ -6,7 +6,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from gapwise.errors import StudyError
+from gapwise.errors import StudyError, nearest
+from gapwise.spec.home import study_names
 from gapwise.spec.protocol import ProtocolSpec
 from gapwise.spec.train import ObjectiveSpec
 from gapwise.tuning.files import write_whole
@@ -129,8 +130,10 @@ def load_result(studies: Path, name: str) -> StudyResult:
     """A finished study by name. Raises StudyError, naming those that exist, where it is missing or not finished."""
     file = studies / name / RESULT_FILE
     if not (studies / name).is_dir():
-        known = sorted(entry.parent.name for entry in studies.glob("*/study.json"))
-        raise StudyError(f"no study {name!r}", where=str(studies), allowed=known or "none exists yet")
+        known = study_names(studies)
+        raise StudyError(
+            f"no study {name!r}{nearest(name, known)}", where=str(studies), allowed=known or "none exists yet"
+        )
     if not file.exists():
         raise StudyError(
             f"study {name!r} is not finished; continue it with `gapwise tune ... --resume`", where=str(file)

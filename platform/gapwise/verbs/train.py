@@ -12,8 +12,9 @@ from gapwise.distributed.cluster import connected
 from gapwise.distributed.launch import Count, least, most
 from gapwise.distributed.lock import DriverLock
 from gapwise.distributed.placement import Resources
+from gapwise.distributed.progress import told
 from gapwise.distributed.shared import refuse_unshared
-from gapwise.distributed.train import MODEL, check_train, train_run
+from gapwise.distributed.train import MODEL, PROGRESS, check_train, train_run
 from gapwise.errors import SpecError
 from gapwise.evaluation.objective import settled
 from gapwise.models.saved import ModelFolder
@@ -35,6 +36,21 @@ class TrainWish:
     address: str | None
 
 
+Epoch = dict[str, Any]
+"""An `EpochReport` as a dict."""
+
+
+class TrainBegun(NamedTuple):
+    """A run that exists from now on."""
+
+    run_id: str
+    spec: TrainSpec
+    """Settled: its objective has a metric."""
+    dataset: str
+    earlier: list[Epoch]
+    """Epochs from before a resume."""
+
+
 class TrainDone(NamedTuple):
     """A run that has ended."""
 
@@ -44,11 +60,11 @@ class TrainDone(NamedTuple):
     model: ModelFolder
     wall_seconds: float
     samples_per_second: float | None
-    """Of the last epoch; None where a resumed run had none left to train."""
+    """Of the last epoch; None where no epoch is on record."""
 
 
-def train(wish: TrainWish, begun: Callable[[str], object], each_epoch: Callable[[dict[str, Any]], object]) -> TrainDone:
-    """Check all that can be refused, connect, and train; `begun` is told the run's id, `each_epoch` every epoch.
+def train(wish: TrainWish, begun: Callable[[TrainBegun], Callable[[Epoch], object]]) -> TrainDone:
+    """Check all that can be refused, connect, and train; `begun` says who is to hear of every epoch.
 
     Raises what `check_train` does, SpecError for workers that do not fit, and `training.job.Diverged` where the loss
     is no number any more; the run is then marked as failed.
@@ -68,17 +84,18 @@ def train(wish: TrainWish, begun: Callable[[str], object], each_epoch: Callable[
         place = home().runs / run.run_id
         if earlier is None:
             held.enter_context(DriverLock(place))
-        begun(run.run_id)
-        last: dict[str, Any] = {}
+        epochs = told(place / PROGRESS)
+        listener = begun(TrainBegun(run.run_id, spec, dataset.manifest.name, list(epochs)))
 
-        def told(epoch: dict[str, Any]) -> None:
-            last.update(epoch)
+        def each_epoch(epoch: Epoch) -> None:
+            epochs.append(epoch)
             run.log_epoch(epoch)
-            each_epoch(epoch)
+            listener(epoch)
 
-        model = train_run(spec, wish.data, place, workers=wish.workers, each_epoch=told)
+        model = train_run(spec, wish.data, place, workers=wish.workers, each_epoch=each_epoch)
         run.log_model(model, place / MODEL)
-    return TrainDone(run.run_id, place / MODEL, model, time.perf_counter() - started, last.get("samples_per_second"))
+    seconds, speed = time.perf_counter() - started, epochs[-1]["samples_per_second"] if epochs else None
+    return TrainDone(run.run_id, place / MODEL, model, seconds, speed)
 
 
 def _refuse(found: Resources, workers: int, data: Path) -> None:

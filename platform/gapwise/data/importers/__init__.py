@@ -9,7 +9,7 @@ from gapwise.data.importers.options import Content, ImportOptions, write_options
 from gapwise.data.importers.parquet import read_parquet
 from gapwise.data.manifest import Manifest
 from gapwise.data.writer import write_dataset
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 __all__ = ["IMPORTERS", "ImportOptions", "import_dataset", "read_content"]
 
@@ -28,5 +28,7 @@ def read_content(path: Path, file_format: str, options: ImportOptions) -> Conten
     """Read `path` and write nothing; DataError as in `import_dataset`."""
     importer = IMPORTERS.get(file_format)
     if importer is None:
-        raise DataError(f"unknown format {file_format!r}", where=str(path), allowed=IMPORTERS)
+        raise DataError(
+            f"unknown format {file_format!r}{nearest(file_format, IMPORTERS)}", where=str(path), allowed=IMPORTERS
+        )
     return importer(path, options)

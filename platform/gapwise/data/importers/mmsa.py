@@ -24,7 +24,7 @@ from gapwise.data.arrays import Labels, ModalityArrays, SplitArrays, TokenArrays
 from gapwise.data.importers.options import EACH_ITS_OWN, Content, ImportOptions, refuse_missing
 from gapwise.data.importers.padded import as_block, as_labels, as_lengths, as_texts, pack
 from gapwise.data.pickles import load_pickle
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 _USUAL = ("text", "audio", "vision")
 _LABEL_KEYS = {"regression": ("regression_labels",), "classification": ("classification_labels", "labels")}
@@ -81,7 +81,9 @@ def _modality_names(tree: _Tree, options: ImportOptions, where: str) -> list[str
     missing = [name for name in options.modalities if name not in tree]
     if missing:
         raise DataError(
-            f"no modality {missing[0]!r} here", where=where, allowed=[key for key in sorted(tree) if key.isidentifier()]
+            f"no modality {missing[0]!r} here{nearest(missing[0], filter(str.isidentifier, tree))}",
+            where=where,
+            allowed=[key for key in sorted(tree) if key.isidentifier()],
         )
     names = [name for name in _USUAL if name in tree]
     names += [name for name in options.modalities if name not in names]

@@ -25,7 +25,7 @@ from gapwise.data.importers.options import (
 )
 from gapwise.data.importers.padded import as_labels, as_texts, stored_floats
 from gapwise.data.manifest import SPLIT_NAMES
-from gapwise.errors import DataError
+from gapwise.errors import DataError, nearest
 
 _REQUIRED = ("id", "split", "label")
 _RESERVED = (*_REQUIRED, "group")
@@ -58,7 +58,7 @@ def _modality_names(table: Any, options: ImportOptions, path: Path) -> list[str]
     names = list(options.modalities) or others
     for name in names:
         if name not in others:
-            raise DataError(f"no modality column {name!r}", where=str(path), allowed=others)
+            raise DataError(f"no modality column {name!r}{nearest(name, others)}", where=str(path), allowed=others)
         if not _is_list(table.schema.field(name).type):
             kind = table.schema.field(name).type
             raise DataError(
@@ -72,7 +72,9 @@ def _modality_names(table: Any, options: ImportOptions, path: Path) -> list[str]
 def _refuse_other_splits(split_of_row: NDArray[np.str_], path: Path) -> None:
     other = sorted(set(split_of_row.tolist()) - set(SPLIT_NAMES))
     if other:
-        raise DataError(f"unknown split {other[0]!r}", where=f"{path}/split", allowed=SPLIT_NAMES)
+        raise DataError(
+            f"unknown split {other[0]!r}{nearest(other[0], SPLIT_NAMES)}", where=f"{path}/split", allowed=SPLIT_NAMES
+        )
 
 
 def _split(table: Any, dims: Mapping[str, int], options: ImportOptions, path: Path) -> SplitArrays:
