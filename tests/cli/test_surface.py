@@ -73,6 +73,7 @@ SURFACE = {
         "--rates",
         "--split",
     ],
+    "compare": ["--data", "--help", "--json", "--mask-seeds", "--metric", "--out", "--split"],
     "ablate": [
         "--address",
         "--data",

@@ -196,7 +196,7 @@ def download(tracking: Tracking, uri: str, into: Path) -> Path:
 
     Raises RegistryError where there is none, or where a file is not the one that was registered.
     """
-    return fetch(tracking, _behind(tracking, uri), into) / "artifacts" / ARTIFACT
+    return fetch(tracking, behind(tracking, uri), into) / "artifacts" / ARTIFACT
 
 
 def fetch(tracking: Tracking, version: Version, into: Path) -> Path:
@@ -211,8 +211,8 @@ def fetch(tracking: Tracking, version: Version, into: Path) -> Path:
     return Path(packed)
 
 
-def _behind(tracking: Tracking, uri: str) -> Version:
-    """Raises RegistryError naming the URI that a person typed."""
+def behind(tracking: Tracking, uri: str) -> Version:
+    """The version that models:/NAME@ALIAS or models:/NAME/VERSION means. Raises RegistryError naming the URI."""
     name, by_alias, alias = uri.removeprefix("models:/").partition("@")
     try:
         if by_alias:
