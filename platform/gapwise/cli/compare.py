@@ -82,8 +82,7 @@ def _write(body: Mapping[str, Any], protocol: "ProtocolSpec", out: Path) -> int:
 
 
 def _show(body: Mapping[str, Any]) -> None:
-    from gapwise.reporting.compare_page import evidence, interval_cell, signed
-    from gapwise.reporting.words import number
+    from gapwise.reporting.words import evidence, interval_cell, number, signed
 
     names = [one["name"] for one in body["contenders"]]
     grid = body.get("rates") or body["subsets"]

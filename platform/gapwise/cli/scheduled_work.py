@@ -135,7 +135,7 @@ class RealWork:
         return next((one for one in entries if one.facts.get("studies") == [study]), None)
 
     def _studied(self, attempt: Attempt, folder: Path) -> "StudyResult":
-        from gapwise.cli.tune import Wish, conduct
+        from gapwise.cli.tune import Wish, add_report, conduct
         from gapwise.tuning.again import refit_space, refit_winners, run_refit
         from gapwise.tuning.record import STUDY_FILE
         from gapwise.tuning.result import RESULT_FILE, load_result
@@ -159,7 +159,7 @@ class RealWork:
             space = refit_space(specs, question, seeds=mode.seeds, mask_seeds=mode.mask_seeds, seed=seed)
             act = partial(run_refit, winners=refit_winners(specs))
         say(f"attempt {attempt.number}: {question}")
-        return conduct(
+        result = conduct(
             Wish(
                 name=study,
                 space=space,
@@ -175,6 +175,8 @@ class RealWork:
             ),
             act,
         )
+        add_report(result)
+        return result
 
     def _tidy(self, fingerprint: str) -> None:
         """Copies that neither the newest studies nor a champion were trained on may go."""

@@ -77,6 +77,10 @@ def tune(
     warm_start: WarmStartOption = [],  # noqa: B006
     settings: SetOption = [],  # noqa: B006
     address: AddressOption = None,
+    with_report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="Put the report and its figures into MLflow when the study is done."),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Search every model of the space and the baseline, repeat the best over seeds, refit the winners."""
@@ -117,6 +121,24 @@ def tune(
         )
     )
     print_json(_body(result)) if as_json else _show(result)
+    if with_report:
+        add_report(result)
+
+
+def add_report(result: StudyResult) -> None:
+    """The study's page and figures into MLflow, from this process; a failure, and an interrupt, is one line."""
+    from gapwise.errors import RegistryError
+    from gapwise.reporting.log import attach_report
+    from gapwise.tracking.client import connect
+
+    try:
+        said = attach_report(connect(home()), home(), result)
+    except RegistryError as error:
+        said = f"no report in MLflow: {error}"
+    except KeyboardInterrupt:
+        said = f"no report in MLflow: interrupted; `gapwise report {result.study}` writes it"
+    if said:
+        say(said)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -195,7 +217,7 @@ def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Da
     """The study from here to its end, watched on the terminal and told to MLflow."""
     from gapwise.cli.progress import StudyDisplay
     from gapwise.distributed.lock import DriverLock
-    from gapwise.reporting.curves import log_study
+    from gapwise.reporting.log import log_result
     from gapwise.tracking.study_run import StudyName, StudyRun
     from gapwise.tuning.delivery import Delivery
     from gapwise.tuning.logbook import Logbook
@@ -207,7 +229,7 @@ def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Da
         logbook = Logbook(run, plan.space.train.objective.metric)
         with Delivery(plan.record.events, logbook) as delivery, StudyDisplay(plan) as display:
             result = act(plan, display, [display], run.run_id)
-            delivery.afterwards(lambda: log_study(tracking, run, result))
+            delivery.afterwards(lambda: log_result(run, result))
     return result
 
 

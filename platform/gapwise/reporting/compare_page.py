@@ -10,10 +10,9 @@ from gapwise.reporting.drawing import new_axes, with_legend
 from gapwise.reporting.figures_result import Beside, Line, robustness_figure
 from gapwise.reporting.page import Chart, Page, Section, Table
 from gapwise.reporting.palette import LIGHT, mark, series
-from gapwise.reporting.words import NONE, condition_label, metric_label, number
+from gapwise.reporting.words import SPLITS, condition_label, evidence, interval_cell, metric_label, number, signed
 from gapwise.spec.protocol import ProtocolSpec
 
-_SPLITS = {"valid": "validation", "test": "test"}
 _DODGE = 0.008
 """Of the axis of missing rates, between the marks of two contenders."""
 
@@ -27,27 +26,6 @@ def compare_page(body: Mapping[str, Any], protocol: ProtocolSpec, written: str) 
         sections=[_answer(body, protocol, names), _curves(body, protocol, names), _compared(body)],
         foot=f"Written by gapwise on {written}. {evidence(body)}",
     )
-
-
-def evidence(body: Mapping[str, Any]) -> str:
-    """What stands behind the figures, in a sentence."""
-    masks = f"{body['mask_seeds']} mask seeds" if body["mask_seeds"] > 1 else "one mask"
-    return (
-        f"{_SPLITS[body['split']]} split, {body['samples']} samples in {body['groups']} groups, {masks}; "
-        f"intervals resample groups and masks, at the level that Holm's procedure leaves each of "
-        f"{len(body['differences'])} differences (alpha {body['alpha']:g} in all); models as they ship, so noise "
-        "between training seeds is not in them"
-    )
-
-
-def signed(value: float | None) -> str:
-    """ "+0.0123"."""
-    return NONE if value is None else f"{value:+.4f}"
-
-
-def interval_cell(row: Mapping[str, Any]) -> str:
-    """ "+0.012 to +0.050"."""
-    return NONE if row["interval"] is None else " to ".join(signed(end) for end in row["interval"])
 
 
 def _conditions(body: Mapping[str, Any]) -> Mapping[str, Mapping[str, float]]:
@@ -137,7 +115,7 @@ def _place(condition: str, conditions: Sequence[str], protocol: ProtocolSpec) ->
 
 
 def _curves(body: Mapping[str, Any], protocol: ProtocolSpec, names: Sequence[str]) -> Section:
-    grid, split = _conditions(body), _SPLITS[body["split"]]
+    grid, split = _conditions(body), SPLITS[body["split"]]
     lines = [Line(name, {at: row[name] for at, row in grid.items() if row[name] is not None}, {}, {}) for name in names]
     rows = [[at, *(number(row[name], 4) for name in names)] for at, row in grid.items()]
     rows.append(["mean", *(number(body["mean"][name], 4) for name in names)])

@@ -19,6 +19,8 @@ from mlflow.exceptions import MlflowException
 from gapwise.tracking.client import Tracking, asking
 
 PARENT_TAG, KEY_TAG = "mlflow.parentRunId", "gapwise.key"
+NOTE_TAG = "mlflow.note.content"
+"""What the UI shows as a run's description, as Markdown."""
 _METRICS_A_BATCH, _PARAMS_A_BATCH, _LONGEST_PARAM = 1000, 100, 6000
 _RUNS_A_PAGE = 1000
 
@@ -126,6 +128,12 @@ def log_file(tracking: Tracking, run_id: str, file: Path, folder: str | None = N
     """Raises TrackingDown or TrackingRefused."""
     with asking():
         tracking.client.log_artifact(run_id, str(file), folder)
+
+
+def log_folder(tracking: Tracking, run_id: str, folder: Path, name: str) -> None:
+    """Every file of it, below `name`. Raises TrackingDown or TrackingRefused."""
+    with asking():
+        tracking.client.log_artifacts(run_id, str(folder), name)
 
 
 def end_run(tracking: Tracking, run_id: str, status: str, *, ended: float | None = None) -> None:
