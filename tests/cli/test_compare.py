@@ -147,6 +147,10 @@ def test_words_and_page_say_what_the_numbers_say(call: Call, make: Callable[...,
     assert sorted(path.name for path in Path.cwd().iterdir()) == [".gapwise", "page.html"]
 
 
+def objective(metric: str) -> Any:
+    return load_result(Path(".gapwise/studies"), "one").objective.model_copy(update={"metric": metric})
+
+
 def changed(folder: Path, **fields: Any) -> None:
     save_result(folder, load_result(folder.parent, folder.name).model_copy(update=fields))
 
@@ -183,13 +187,14 @@ def test_bad_input_is_one_line_and_reads_no_test(
     said: str,
 ) -> None:
     make("one")
-    make("open", until="refit")
-    shutil.rmtree(make("gone") / "refit")
-    changed(
-        make("corr"),
-        objective=load_result(Path(".gapwise/studies"), "one").objective.model_copy(update={"metric": "corr"}),
-    )
-    changed(make("elsewhere"), fingerprints={"dataset": "d", "train": "t", "valid": "v", "test": "e"})
+    spoil = {
+        "open": lambda: make("open", until="refit"),
+        "gone": lambda: shutil.rmtree(make("gone") / "refit"),
+        "corr": lambda: changed(make("corr"), objective=objective("corr")),
+        "elsewhere": lambda: changed(make("elsewhere"), fingerprints=dict.fromkeys(("dataset", "train", "valid"), "v")),
+    }
+    for word in words:
+        spoil.get(word, lambda: None)()
     if "DATA" in words:
         synthesise("small", tmp_path / "data", 1)
     before = open_dataset(small).exposures()
@@ -217,8 +222,5 @@ def test_with_a_metric_of_its_own_studies_of_different_metrics_can_be_compared(
     call: Call, make: Callable[..., Path]
 ) -> None:
     make("one")
-    changed(
-        make("two"),
-        objective=load_result(Path(".gapwise/studies"), "one").objective.model_copy(update={"metric": "corr"}),
-    )
+    changed(make("two"), objective=objective("corr"))
     assert answer(call, "one", "two/late_fusion-0", "--metric", "acc2_non0")["metric"] == "acc2_non0"

@@ -159,7 +159,7 @@ class RealWork:
             space = refit_space(specs, question, seeds=mode.seeds, mask_seeds=mode.mask_seeds, seed=seed)
             act = partial(run_refit, winners=refit_winners(specs))
         say(f"attempt {attempt.number}: {question}")
-        result = conduct(
+        ended = conduct(
             Wish(
                 name=study,
                 space=space,
@@ -175,8 +175,8 @@ class RealWork:
             ),
             act,
         )
-        add_report(result)
-        return result
+        add_report(ended)
+        return ended.result
 
     def _tidy(self, fingerprint: str) -> None:
         """Copies that neither the newest studies nor a champion were trained on may go."""

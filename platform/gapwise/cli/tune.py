@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -104,7 +104,7 @@ def tune(
         "--set": settings,
     }
     words = [str(word) for option, values in options.items() for value in values for word in (option, value)]
-    result = conduct(
+    ended = conduct(
         Wish(
             name=name,
             space=space,
@@ -120,23 +120,36 @@ def tune(
             retry_failed=retry_failed,
         )
     )
-    print_json(_body(result)) if as_json else _show(result)
+    print_json(_body(ended.result)) if as_json else _show(ended.result)
     if with_report:
-        add_report(result)
+        add_report(ended)
 
 
-def add_report(result: StudyResult) -> None:
-    """The study's page and figures into MLflow, from this process; a failure, and an interrupt, is one line."""
+class Ended(NamedTuple):
+    """A study, finished."""
+
+    result: StudyResult
+    told: bool
+    """Whether MLflow has taken all of it; if not, one line has said so."""
+
+
+def add_report(ended: Ended) -> None:
+    """The study's page and figures into MLflow, from this process; a failure, and an interrupt, is one line.
+
+    Not where the server takes nothing: it has been waited for already, and `--resume` comes by here again.
+    """
+    if not ended.told:
+        return
     from gapwise.errors import RegistryError
     from gapwise.reporting.log import attach_report
     from gapwise.tracking.client import connect
 
     try:
-        said = attach_report(connect(home()), home(), result)
+        said = attach_report(connect(home()), home(), ended.result)
     except RegistryError as error:
         said = f"no report in MLflow: {error}"
     except KeyboardInterrupt:
-        said = f"no report in MLflow: interrupted; `gapwise report {result.study}` writes it"
+        said = f"no report in MLflow: interrupted; `gapwise report {ended.result.study}` writes it"
     if said:
         say(said)
 
@@ -163,7 +176,7 @@ class Wish:
     retry_failed: bool = False
 
 
-def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
+def conduct(wish: Wish, act: "Act | None" = None) -> Ended:
     """Check all that can be refused, connect, and run the study to its end, watched and told to MLflow.
 
     `act` is what runs it; by default a search. Raises what the commands that take a study's options raise.
@@ -213,7 +226,7 @@ def conduct(wish: Wish, act: "Act | None" = None) -> StudyResult:
         return _carry_out(act or run_study, plan, tracking, dataset, resume=wish.resume)
 
 
-def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, resume: bool) -> StudyResult:
+def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Dataset", *, resume: bool) -> Ended:
     """The study from here to its end, watched on the terminal and told to MLflow."""
     from gapwise.cli.progress import StudyDisplay
     from gapwise.distributed.lock import DriverLock
@@ -230,7 +243,7 @@ def _carry_out(act: "Act", plan: "StudyPlan", tracking: "Tracking", dataset: "Da
         with Delivery(plan.record.events, logbook) as delivery, StudyDisplay(plan) as display:
             result = act(plan, display, [display], run.run_id)
             delivery.afterwards(lambda: log_result(run, result))
-    return result
+    return Ended(result, delivery.all_taken)
 
 
 def _refuse_retrying_nothing(retry_failed: bool, resume: bool) -> None:

@@ -1,27 +1,28 @@
 """What MLflow's UI says beside a finished study's parent run, in Markdown: winners by rate, how to go on. Pure."""
 
+from collections.abc import Mapping
 from statistics import fmean
 
-from gapwise.reporting.words import NONE, metric_label, number, spread
+from gapwise.reporting.words import metric_label, number, spread
 from gapwise.spec.search import BASELINE
 from gapwise.tuning.result import Best, StudyResult
 
 
 def study_note(result: StudyResult) -> str:
+    """The UI shows the first lines, hides the rest, and sets tables without a gap: hence the order, and lists."""
     metric = result.objective.metric
     winners = result.best or result.baseline
-    rows = [
-        f"| {at} | {one.trial} | {_figure(one)} | {_figure(result.baseline.get(at))} |" for at, one in winners.items()
-    ]
-    head = "missing rate" if result.protocol.has_rates else "present"
-    seeds = next(iter(winners.values())).seeds if winners else 0
+    seeds = next((one.seeds for one in winners.values()), 0)
     return "\n".join(
         [
             f"**{result.question}**",
             "",
-            f"| {head} | winner | {metric} | {BASELINE} |",
-            "|---|---|---|---|",
-            *rows,
+            _answer(result, winners),
+            "",
+            *[
+                f"- {at}: **{one.trial}** {_figure(one)}{_beside(result.baseline.get(at), one)}"
+                for at, one in winners.items()
+            ],
             "",
             f"Validation {metric_label(metric)}; mean ± sd over {seeds} training seeds; a constant answer has"
             f" {number(result.floor.get(metric))}. {_counted(result)}",
@@ -34,8 +35,22 @@ def study_note(result: StudyResult) -> str:
     )
 
 
-def _figure(one: Best | None) -> str:
-    return NONE if one is None else spread(one.mean, one.sd if one.seeds > 1 else None)
+def _answer(result: StudyResult, winners: Mapping[str, Best]) -> str:
+    """Who won where, and by how much on average, in a line."""
+    names = dict.fromkeys(one.trial for one in winners.values())
+    parts = [f"{name} at {', '.join(at for at, one in winners.items() if one.trial == name)}" for name in names]
+    mean = f"mean {result.objective.metric} {number(fmean(one.mean for one in winners.values()))}" if winners else ""
+    if result.best and result.baseline:
+        mean += f" against {BASELINE}'s {number(fmean(one.mean for one in result.baseline.values()))}"
+    return f"Best: {'; '.join(parts)}. On validation, {mean}." if winners else "Nobody finished."
+
+
+def _beside(baseline: Best | None, winner: Best) -> str:
+    return "" if baseline is None or baseline == winner else f" ({BASELINE} {_figure(baseline)})"
+
+
+def _figure(one: Best) -> str:
+    return spread(one.mean, one.sd if one.seeds > 1 else None)
 
 
 def _counted(result: StudyResult) -> str:
