@@ -174,7 +174,7 @@ def test_who_dies_between_two_steps_leaves_nothing_half_done_for_the_next_comman
         assert after.aliases == {"champion-mr30": "2", "previous-mr30": "1"}
         assert registry.version_of(tracking, name, "2").facts["ledger"]["sequence"] == 2
     assert registry.aliases(tracking, name) == after.aliases
-    assert told(tracking, name, str(after.champions["0.3"])).startswith(f"**Champion of {name} at missing rates 0.3.**")
+    assert told(tracking, name, str(after.champions["0.3"])).startswith(f"0.3: champion of {name} at these")
     assert f"- 0.3: version {after.champions['0.3']}" in registry.description(tracking, name)
 
 
@@ -185,13 +185,13 @@ def told(tracking: Tracking, name: str, version: str) -> str:
 def test_descriptions_follow_the_aliases_to_and_fro(tracking: Tracking, name: str) -> None:
     record(tracking, settled(tracking, name), promotion("1", None))
     record(tracking, settled(tracking, name), promotion("2", "1"))
-    assert "**Champion nowhere now.**\n- 0.3: until entry 2 (promote)" in told(tracking, name, "1")
+    assert "No rate: not a champion now.\n\n- 0.3: until entry 2 (promote)" in told(tracking, name, "1")
     assert "- 0.3: since " in told(tracking, name, "2") and "by entry 2 (promote)" in told(tracking, name, "2")
     assert told(tracking, name, "3") == "", "nobody ever spoke of it"
     back = promotion("1", "2")._replace(action="rollback", facts={"reason": "it stammers"})
     record(tracking, settled(tracking, name), back)
     assert "by entry 3 (rollback): it stammers" in told(tracking, name, "1")
-    assert "**Champion nowhere now.**" in told(tracking, name, "2")
+    assert "No rate: not a champion now." in told(tracking, name, "2")
     assert "- 0.3: version 1" in registry.description(tracking, name)
     assert "the last is entry 3, rollback" in registry.description(tracking, name)
 

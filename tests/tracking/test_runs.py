@@ -89,8 +89,6 @@ def test_a_study_is_a_parent_run_with_its_question_and_its_data_as_input(
     run = tracking.client.get_run(study.run_id)
     assert run.data.tags["mlflow.note.content"].startswith("**which?**\n\nNot finished")
     assert "@" in run.data.tags["mlflow.user"] and run.data.tags["mlflow.source.name"] == "gapwise"
-    kind = tracking.client.get_experiment(run.info.experiment_id).tags["mlflow.experimentKind"]
-    assert kind == "custom_model_development"
     assert run.data.tags["gapwise.data_fingerprint"] == dataset.manifest.fingerprint
     assert run.data.params["arms"] == "prlf, late_fusion"
     (logged,) = run.inputs.dataset_inputs

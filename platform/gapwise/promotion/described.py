@@ -33,12 +33,16 @@ def of_version(name: str, one: Version, named: Mapping[str, str], entries: Seque
     never spoke of and no alias of ours names.
     """
     mine = [rate for rate, version in aliases.champions(named).items() if version == one.version]
-    lines = [f"**Champion of {name} at missing rates {', '.join(mine)}.**" if mine else "**Champion nowhere now.**"]
-    lines += [f"- {rate}: {_since(_last_move(entries, rate, one.version), name)}" for rate in mine]
-    lines += [f"- {line}" for line in _lost(one.version, mine, entries)]
-    lines += [f"- {line}" for line in _other_names(one.version, named)]
-    if len(lines) == 1 and not mine:
+    # Plain words, the rates first: a list of versions shows the beginning, and no Markdown.
+    lines = [
+        f"{', '.join(mine)}: champion of {name} at these missing rates." if mine else "No rate: not a champion now."
+    ]
+    told = [f"- {rate}: {_since(_last_move(entries, rate, one.version), name)}" for rate in mine]
+    told += [f"- {line}" for line in _lost(one.version, mine, entries)]
+    told += [f"- {line}" for line in _other_names(one.version, named)]
+    if not told:
         return ""
+    lines += ["", *told]
     facts = one.facts
     if "study" in facts and "trial" in facts:
         lines.append(f"\n{facts['trial']} of study {facts['study']}; its tags say on what data, with which figures.")
@@ -60,6 +64,7 @@ def of_name(name: str, named: Mapping[str, str], versions: Sequence[Version], en
         "",
         f"Ask `models:/{name}{ROUTER}@champion` for the champion of each row's rate. Every decision: `{name}{LEDGER}`"
         f" (the last is entry {last.sequence}, {last.action}, {last.time[:10]}).",
+        "",
         f"- `gapwise registry show {name}`",
         f"- `gapwise registry history {name} --verify`",
         f"- `gapwise report registry {name}`",

@@ -24,8 +24,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from gapwise.errors import RegistryError, no_room
 from gapwise.spec.home import Home
 
-_KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""With it the UI opens an experiment with its runs, not with pages for language models."""
 for _name in ("alembic", "mlflow", "urllib3"):
     logging.getLogger(_name).setLevel(logging.ERROR)
 logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints what it raises, with a traceback
@@ -134,8 +132,7 @@ def experiment_id(tracking: Tracking, home: Home, name: str) -> str:
         return str(found.experiment_id)
     location = home.artifacts
     try:
-        place = location.as_uri() if location else None
-        created = tracking.client.create_experiment(name, artifact_location=place, tags=_KIND)
+        created = tracking.client.create_experiment(name, artifact_location=location.as_uri() if location else None)
     except MlflowException:
         found = tracking.client.get_experiment_by_name(name)
         if found is None:
