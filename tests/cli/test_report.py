@@ -106,12 +106,20 @@ def test_a_name_s_promotions_over_time() -> None:
     assert lines["rate 0.5"] == pytest.approx([1, 2, 1, 1], abs=0.1)
     assert lines["rate 0.0"] != pytest.approx([1, 1], abs=1e-9), "set apart"
     assert [line[0] for line in decisions.tables[0].rows] == ["3", "2", "2", "1", "1"]
+    assert over_time.charts[0].figure.axes[0].get_xlabel() == "time of the decision (UTC, 2026-01-01 to 2026-03-01)"
     assert "Every decision" in render(page)
 
 
 def test_a_ledger_that_does_not_hold_is_said_first() -> None:
     page = registry_page(LEDGER | {"problems": ["entry 2 was changed"]}, CHAMPIONS, "a day")
     assert page.notice == "The ledger does not hold: entry 2 was changed"
+
+
+def test_decisions_of_one_moment_are_drawn_with_their_day() -> None:
+    page = registry_page(LEDGER | {"entries": LEDGER["entries"][:2]}, CHAMPIONS, "a day")
+    axes = page.charts[0].figure.axes[0]
+    assert axes.get_xlabel() == "time of the decision (UTC, 2026-01-01)"
+    assert "1" in render(page) and axes.xaxis.get_offset_text().get_text() == ""
 
 
 def test_where_nothing_was_promoted_there_is_no_figure() -> None:

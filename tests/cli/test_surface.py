@@ -49,7 +49,9 @@ SURFACE = {
         "--data",
         "--help",
         "--json",
+        "--no-report",
         "--priority",
+        "--report",
         "--resume",
         "--retry-failed",
         "--set",
@@ -74,6 +76,7 @@ SURFACE = {
         "--rates",
         "--split",
     ],
+    "compare": ["--data", "--help", "--json", "--mask-seeds", "--metric", "--out", "--split"],
     "ablate": [
         "--address",
         "--data",

@@ -18,7 +18,7 @@ from gapwise.tracking import registry
 from gapwise.tracking.client import Tracking, connect
 
 WRITES = {"create_model_version", "set_model_version_tag", "update_model_version", "set_registered_model_tag"}
-WRITES |= {"set_registered_model_alias", "delete_registered_model_alias"}
+WRITES |= {"set_registered_model_alias", "delete_registered_model_alias", "update_registered_model"}
 
 
 RUN = "0" * 32
@@ -159,7 +159,7 @@ def test_aliases_that_were_moved_by_hand_are_told_and_a_dry_look_repairs_nothing
     assert registry.aliases(tracking, name) == {"champion-mr30": "1"}
 
 
-@pytest.mark.parametrize("writes", range(6))
+@pytest.mark.parametrize("writes", range(8))
 def test_who_dies_between_two_steps_leaves_nothing_half_done_for_the_next_command(
     tracking: Tracking, name: str, writes: int
 ) -> None:
@@ -174,6 +174,52 @@ def test_who_dies_between_two_steps_leaves_nothing_half_done_for_the_next_comman
         assert after.aliases == {"champion-mr30": "2", "previous-mr30": "1"}
         assert registry.version_of(tracking, name, "2").facts["ledger"]["sequence"] == 2
     assert registry.aliases(tracking, name) == after.aliases
+    assert told(tracking, name, str(after.champions["0.3"])).startswith(f"0.3: champion of {name} at these")
+    assert f"- 0.3: version {after.champions['0.3']}" in registry.description(tracking, name)
+
+
+def told(tracking: Tracking, name: str, version: str) -> str:
+    return registry.version_of(tracking, name, version).description
+
+
+def test_descriptions_follow_the_aliases_to_and_fro(tracking: Tracking, name: str) -> None:
+    record(tracking, settled(tracking, name), promotion("1", None))
+    record(tracking, settled(tracking, name), promotion("2", "1"))
+    assert "No rate: not a champion now.\n\n- 0.3: until entry 2 (promote)" in told(tracking, name, "1")
+    assert "- 0.3: since " in told(tracking, name, "2") and "by entry 2 (promote)" in told(tracking, name, "2")
+    assert told(tracking, name, "3") == "", "nobody ever spoke of it"
+    back = promotion("1", "2")._replace(action="rollback", facts={"reason": "it stammers"})
+    record(tracking, settled(tracking, name), back)
+    assert "by entry 3 (rollback): it stammers" in told(tracking, name, "1")
+    assert "No rate: not a champion now." in told(tracking, name, "2")
+    assert "- 0.3: version 1" in registry.description(tracking, name)
+    assert "the last is entry 3, rollback" in registry.description(tracking, name)
+
+
+def test_descriptions_are_repaired_by_the_next_command_and_a_person_s_own_are_kept(
+    tracking: Tracking, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(tracking, settled(tracking, name), promotion("1", None))
+    written = told(tracking, name, "1")
+    registry.describe(tracking, name, "1", "")
+    settled(tracking, name, repair=False)
+    assert told(tracking, name, "1") == "", "a dry look repairs nothing"
+    settled(tracking, name)
+    assert told(tracking, name, "1") == written
+    registry.describe(tracking, name, "1", "Ann's favourite")
+    registry.describe_model(tracking, name, "Ours")
+    settled(tracking, name)
+    assert (told(tracking, name, "1"), registry.description(tracking, name)) == ("Ann's favourite", "Ours")
+    registry.describe(tracking, name, "1", "champion at missing rates 0.3 by entry 1 of x-ledger")
+    settled(tracking, name)
+    assert told(tracking, name, "1") == written, "what an older gapwise wrote"
+
+    def refuse(*args: Any, **keywords: Any) -> None:
+        raise AssertionError("what is so already is left alone")
+
+    for call in ("update_model_version", "set_model_version_tag", "set_registered_model_alias"):
+        monkeypatch.setattr(tracking.client, call, refuse)
+    settled(tracking, name)
 
 
 def test_a_ledger_that_does_not_hold_stops_every_command_and_says_where_to_look(tracking: Tracking, name: str) -> None:

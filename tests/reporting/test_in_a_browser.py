@@ -16,9 +16,12 @@ from typing import Any
 
 import pytest
 
-from gapwise.reporting.page import render
+from gapwise.reporting.compare_page import compare_page
+from gapwise.reporting.page import Page, render
 from gapwise.reporting.palette import DARK, LIGHT
+from gapwise.reporting.registry_page import registry_page
 from gapwise.reporting.study_page import study_page
+from gapwise.spec.protocol import ProtocolSpec
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")]
@@ -72,6 +75,52 @@ def opened(file: Path, width: int, scheme: str) -> tuple[dict[str, Any], str]:
 
 def rgb(colour: str) -> str:
     return f"rgb({', '.join(str(int(colour[at : at + 2], 16)) for at in (1, 3, 5))})"
+
+
+def compared() -> Page:
+    """As of three contenders with long names."""
+    names = ["models:/mosi@champion-mr30", "a-study-of-some-length/late_fusion-12", "f" * 32]
+    grid = {at: dict.fromkeys(names, 0.8 + float(at)) for at in ("0.0", "0.3", "0.9")}
+    rows = [
+        {
+            "contender": name,
+            "against": names[0],
+            "condition": at,
+            "better_by": 0.1,
+            "interval": [-0.05, 0.25],
+            "p": 0.04,
+        }
+        | {"level": 0.01, "verdict": "better" if at == "0.9" else "within noise"}
+        for name in names[1:]
+        for at in (*grid, "mean")
+    ]
+    body: dict[str, Any] = {"metric": "mae", "split": "valid", "mask_seeds": 20, "samples": 150, "groups": 30}
+    body |= {"alpha": 0.05, "rates": grid, "mean": grid["0.3"], "floor": 1.4, "differences": rows, "words": ["so"]}
+    who = [{"name": name, "models": dict.fromkeys(grid, name), "seeds": {name: 1}} for name in names]
+    body |= {"contenders": who, "dataset_fingerprint": "d" * 64, "reads_of_test": 2}
+    return compare_page(body, ProtocolSpec(), "a day")
+
+
+def promoted() -> Page:
+    """Two decisions within a minute, when ticks are seconds."""
+    told = {"who": "ann@host", "rate": "0.5", "decision": "promote", "digest": "1" * 64}
+    rows = [
+        told | {"sequence": at, "time": f"2026-01-01T08:00:{20 * at}+00:00", "from": None, "to": str(at)}
+        for at in (1, 2)
+    ]
+    history = {"name": "mosi", "entries": rows, "head": {"sequence": 2, "digest": "1" * 64}, "problems": []}
+    served = {"metric": "mae", "value": 0.9, "sd": 0.01, "trial": "prlf-3", "study": "one", "version": "2"}
+    return registry_page(history, {"name": "mosi", "champions": {"0.5": served}, "previous": {}}, "a day")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("page", [compared, promoted])
+def test_pages_of_comparisons_and_promotions_fit(page: Callable[[], Page], width: int, tmp_path: Path) -> None:
+    file = tmp_path / "page.html"
+    file.write_text(render(page()).replace("</body>", MEASURE), encoding="utf-8")
+    found, console = opened(file, width, "light")
+    assert (console, found["width"], found["overflow"], found["empty"], found["outside"]) == ("", width, 0, 0, [])
+    assert found["figures"] == {compared: 2, promoted: 1}[page] and found["smallest"] > 8
 
 
 @pytest.mark.parametrize("width", [1280, 390])

@@ -87,13 +87,28 @@ def test_a_study_is_a_parent_run_with_its_question_and_its_data_as_input(
     tracking: Tracking, study: StudyRun, dataset: Dataset
 ) -> None:
     run = tracking.client.get_run(study.run_id)
-    assert run.data.tags["mlflow.note.content"] == "which?"
+    assert run.data.tags["mlflow.note.content"].startswith("**which?**\n\nNot finished")
+    assert "@" in run.data.tags["mlflow.user"] and run.data.tags["mlflow.source.name"] == "gapwise"
     assert run.data.tags["gapwise.data_fingerprint"] == dataset.manifest.fingerprint
     assert run.data.params["arms"] == "prlf, late_fusion"
     (logged,) = run.inputs.dataset_inputs
     assert logged.dataset.name == dataset.manifest.name
     assert dataset.manifest.fingerprint in logged.dataset.profile
     assert dataset.manifest.fingerprint.startswith(logged.dataset.digest)
+
+
+def test_a_study_s_own_curves_are_told_once_and_again_where_they_changed(tracking: Tracking, study: StudyRun) -> None:
+    def history() -> list[tuple[int, float]]:
+        found = tracking.client.get_metric_history(study.run_id, "mae/winners")
+        return sorted((one.step, one.value) for one in found)
+
+    for _ in range(2):
+        study.log_curves("mae", {"winners": {"0.0": 0.5, "0.3": 0.75}})
+        assert history() == [(0, 0.5), (30, 0.75)]
+    study.log_curves("mae", {"winners": {"0.0": 0.5, "0.3": 0.7}})
+    assert history() == [(0, 0.5), (30, 0.7), (30, 0.75)]
+    study.note("n" * 9000)
+    assert len(tracking.client.get_run(study.run_id).data.tags["mlflow.note.content"]) == 8000
 
 
 def test_a_resumed_study_goes_on_in_its_run_and_a_new_one_of_the_same_name_does_not(

@@ -212,3 +212,12 @@ def test_a_torn_bookmark_is_no_bookmark(file: Path) -> None:
     bookmark(file).write_text("")
     deliver(file, again := Server())
     assert again.taken == [1, 2]
+
+
+def test_whether_the_server_has_taken_everything_is_known_at_the_end(file: Path, hanging: Server) -> None:
+    note(file, 0)
+    with Delivery(file, Server(), patience=LONG, every_seconds=0.001) as taken:
+        pass
+    with Delivery(file, hanging, patience=NONE, every_seconds=0.001) as left:
+        pass
+    assert (taken.all_taken, left.all_taken) == (True, False)

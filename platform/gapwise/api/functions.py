@@ -88,13 +88,15 @@ def tune(
     storage: str = "journal",
     address: str | None = None,
     priority: int = 0,
+    report: bool = True,
     quiet: bool = False,
 ) -> Study:
     """Search every model of the space and late_fusion, repeat the best over seeds, refit the winners: `gapwise tune`.
 
     `study` is the study's name, by default that of the file and the dataset. No search trial starts later than
-    `search_seconds` after the first. Unless `quiet`, stderr says what happens. Interrupting the kernel once keeps a
-    checkpoint of every run; `resume=True` goes on from there. Only in a process's main thread.
+    `search_seconds` after the first. The `report` goes into MLflow when the study is done. Unless `quiet`, stderr says
+    what happens. Interrupting the kernel once keeps a checkpoint of every run; `resume=True` goes on from there. Only
+    in a process's main thread.
 
     Raises SpecError, DataError and StudyError before anything runs.
 
@@ -111,7 +113,7 @@ def tune(
     Study('first', finished: 2 complete; models prlf, late_fusion)
     """
     from gapwise.tuning.storage import checked_storage
-    from gapwise.verbs.tune import Wish, conduct
+    from gapwise.verbs.tune import Wish, add_report, conduct
 
     began = time.perf_counter()
     changes = dict(settings or {}) | ({"trials": trials} if trials is not None else {})
@@ -132,7 +134,10 @@ def tune(
         resume=resume,
         retry_failed=retry_failed,
     )
-    conduct(wish, _audience(quiet))
+    audience = _audience(quiet)
+    ended = conduct(wish, audience)
+    if report:
+        add_report(ended, audience.say)
     return load_study(name)
 
 

@@ -13,6 +13,7 @@ import typer
 from gapwise import __version__
 from gapwise.cli import (
     ablate,
+    compare,
     data,
     doctor,
     evaluate,
@@ -50,6 +51,7 @@ app.command("tune", epilog=tune.EXAMPLES)(tune.tune)
 app.command("plan", epilog=plan.EXAMPLES)(plan.plan)
 app.command("ablate", epilog=ablate.EXAMPLES)(ablate.ablate)
 app.command("evaluate", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("compare", epilog=compare.EXAMPLES)(compare.compare)
 app.command("promote", epilog=promote.EXAMPLES)(promote.promote)
 app.command("predict", epilog=predict.EXAMPLES)(predict.predict)
 app.command("reproduce", epilog=reproduce.EXAMPLES)(reproduce.reproduce)

@@ -146,7 +146,7 @@ class RealWork:
         from gapwise.tuning.result import RESULT_FILE, load_result
         from gapwise.tuning.storage import checked_storage
         from gapwise.tuning.study import run_study
-        from gapwise.verbs.tune import Act, Audience, Wish, conduct
+        from gapwise.verbs.tune import Act, Audience, Wish, add_report, conduct
 
         study = str(attempt.facts["study"])
         mode = ScheduleSpec.model_validate({**self._schedule.model_dump(), "mode": attempt.facts["mode"]}).mode
@@ -167,7 +167,7 @@ class RealWork:
             space = refit_space(specs, question, seeds=mode.seeds, mask_seeds=mode.mask_seeds, seed=seed)
             act = partial(run_refit, winners=refit_winners(specs))
         say(f"attempt {attempt.number}: {question}")
-        return conduct(
+        ended = conduct(
             Wish(
                 name=study,
                 space=space,
@@ -184,6 +184,8 @@ class RealWork:
             Audience(say, StudyDisplay),
             act,
         )
+        add_report(ended, say)
+        return ended.result
 
     def _tidy(self, fingerprint: str) -> None:
         """Copies that neither the newest studies nor a champion were trained on may go."""

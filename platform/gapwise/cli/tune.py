@@ -70,6 +70,10 @@ def tune(
     warm_start: WarmStartOption = [],  # noqa: B006
     settings: SetOption = [],  # noqa: B006
     address: AddressOption = None,
+    with_report: Annotated[
+        bool,
+        typer.Option("--report/--no-report", help="Put the report and its figures into MLflow when the study is done."),
+    ] = True,
     as_json: JsonOption = False,
 ) -> None:
     """Search every model of the space and the baseline, repeat the best over seeds, refit the winners."""
@@ -82,7 +86,7 @@ def tune(
     from gapwise.cli.progress import StudyDisplay
     from gapwise.data.manifest import read_manifest
     from gapwise.tuning.storage import checked_storage
-    from gapwise.verbs.tune import Audience, Wish, conduct
+    from gapwise.verbs.tune import Audience, Wish, add_report, conduct
 
     name = f"{space_file.stem}-{read_manifest(folder).name}" if study is None else study
     recorded = checked_storage(storage)
@@ -95,7 +99,7 @@ def tune(
         "--set": settings,
     }
     words = [str(word) for option, values in options.items() for value in values for word in (option, value)]
-    result = conduct(
+    ended = conduct(
         Wish(
             name=name,
             space=space,
@@ -112,7 +116,9 @@ def tune(
         ),
         Audience(say, StudyDisplay),
     )
-    print_json(_body(result)) if as_json else _show(result)
+    print_json(_body(ended.result)) if as_json else _show(ended.result)
+    if with_report:
+        add_report(ended, say)
 
 
 def _refuse_retrying_nothing(retry_failed: bool, resume: bool) -> None:

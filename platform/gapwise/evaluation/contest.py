@@ -7,6 +7,7 @@ null differences real (`tests/benchmarks/gate.py`).
 Shape legend: K conditions, V mask seeds, N items, B resamples.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +47,13 @@ class Difference(NamedTuple):
             return 1.0
         return float(stats.t.sf((self.effect - margin) / self.error, self.freedom))
 
+    @property
+    def p_differs(self) -> float:
+        """Two-sided p of "no difference"; below `alpha` exactly where `interval(alpha / 2)` leaves out 0."""
+        if not self.error > 0.0:
+            return 1.0
+        return min(1.0, 2.0 * float(stats.t.sf(abs(self.effect) / self.error, self.freedom)))
+
     def interval(self, alpha: float) -> tuple[float, float] | None:
         """`alpha` lies on each side: its lower end is above a margin exactly where `p_above` is below `alpha`."""
         if not self.error > 0.0:
@@ -77,3 +85,34 @@ def difference(metric: str, first: Figures, second: Figures, condition: int, res
     if freedom < 1 or not np.isfinite(effect) or defined_B.mean() < _DEFINED:
         return Difference(effect, float("nan"), freedom)
     return Difference(effect, float(drawn_B[defined_B].std(ddof=1)), freedom)
+
+
+def with_mean(found: Figures) -> Figures:
+    """One more condition: the mean over all of them, on the items as they are and on every resample."""
+    return Figures(
+        np.append(found.point, found.point.mean()),
+        np.concatenate([found.resampled, found.resampled.mean(0, keepdims=True)]),
+    )
+
+
+class Level(NamedTuple):
+    """What Holm's procedure says of one of several p."""
+
+    alpha: float
+    """That is left for this one; intervals use it too."""
+    passed: bool
+
+
+def holm(p: Sequence[float], alpha: float) -> list[Level]:
+    """In the order of `p`; any wrong pass among all has a probability of at most `alpha`.
+
+    Holm 1979, Scand. J. Statist. 6: the smallest p against alpha / m, the next against alpha / (m - 1), ...
+    """
+    found: dict[int, Level] = {}
+    going, level = True, alpha
+    for place, index in enumerate(sorted(range(len(p)), key=lambda one: p[one])):
+        if going:
+            level = alpha / (len(p) - place)
+            going = p[index] <= level
+        found[index] = Level(level, going)
+    return [found[index] for index in range(len(p))]

@@ -51,6 +51,7 @@ def copy(source: Place, target: Place, here: Home, rate: str | None) -> Entry:
         raise RegistryError("has these champions already", where=f"registered model {target.name!r}")
     facts: dict[str, Any] = {
         "source": {"uri": source.tracking.uri, "name": source.name, "head": theirs.ledger.head._asdict()},
+        "reason": f"decided as entry {theirs.ledger.head.sequence} of {source.name} elsewhere",
         "code_version": gapwise.__version__,
     }
     return done(target.tracking, here, now, Deed("copy", moves, changed, facts))

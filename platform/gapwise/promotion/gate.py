@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gapwise.data.arrays import Labels
 from gapwise.data.shape import DataShape
-from gapwise.evaluation.contest import Difference, difference, figures
+from gapwise.evaluation.contest import Difference, difference, figures, holm
 from gapwise.evaluation.paired import draw_resamples
 from gapwise.evaluation.routing import nearest, serving
 from gapwise.spec.gate import GateSpec
@@ -144,12 +144,5 @@ def _sent_there_too(rate: str, champions: dict[str, str], conditions: list[str])
 
 
 def _holm(contests: list[Contest], alpha: float) -> list[Verdict]:
-    """Holm 1979, Scand. J. Statist. 6: the smallest p against alpha / m, the next against alpha / (m - 1), ..."""
-    verdicts: dict[tuple[str, str], Verdict] = {}
-    going, level = True, alpha
-    for index, contest in enumerate(sorted(contests, key=lambda one: one.p)):
-        if going:
-            level = alpha / (len(contests) - index)
-            going = contest.p <= level
-        verdicts[contest.rate, contest.challenger] = Verdict(contest, level, going)
-    return [verdicts[contest.rate, contest.challenger] for contest in contests]
+    levels = holm([contest.p for contest in contests], alpha)
+    return [Verdict(contest, *level) for contest, level in zip(contests, levels, strict=True)]

@@ -276,6 +276,7 @@ def _deed(desk: _Desk, decisions: list[Decision], report: Mapping[str, Any], bas
         "dataset_fingerprint": desk.asked.dataset.manifest.fingerprint,
         "code_version": gapwise.__version__,
         "decisions": {one.rate: one.decision for one in decisions},
+        "why": {one.rate: reasons_of(one.verdict)[0] for one in decisions if one.verdict is not None},
         **({"asked": wanted, "champions": desk.now.champions, "baseline": baseline} if wanted else {}),
         **({"other_rows": desk.asked.spec.other_rows} if desk.asked.spec.other_rows else {}),
     }

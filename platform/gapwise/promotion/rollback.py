@@ -77,7 +77,8 @@ def approve(tracking: Tracking, here: Home, name: str, who: str) -> Entry:
         changed |= {aliases.champion(move.rate): move.after, aliases.challenger(move.rate): None}
         if move.before is not None:
             changed[aliases.previous(move.rate)] = move.before
-    return done(tracking, here, now, Deed("approve", moves, changed, _facts(f"{who} approved entry {asked.sequence}")))
+    facts = _facts(f"{who} approved entry {asked.sequence}") | {"why": asked.facts.get("why", {})}
+    return done(tracking, here, now, Deed("approve", moves, changed, facts))
 
 
 def _facts(reason: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 A decision is an entry first; citations, aliases and the router move after it. Who dies in between leaves an entry that
 the next command which changes something (promote, rollback, approve, copy) carries out, because each of them begins
-with `settled`.
+with `settled`. So do the descriptions that MLflow's UI shows beside the name and its versions.
 """
 
 import logging
@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 from gapwise.errors import GateError, RegistryError
 from gapwise.promotion.chain import Entry, Head, Kept, Ledger, Move, read
+from gapwise.promotion.described import is_ours, of_name, of_version
 from gapwise.spec.home import who
 from gapwise.tracking import aliases, ledger, registry
 from gapwise.tracking.client import Tracking
-from gapwise.tracking.local import LEDGER
 from gapwise.tracking.router_model import ensure_router
 
 _CITES = "ledger"
@@ -100,7 +100,7 @@ def settled(tracking: Tracking, name: str, *, repair: bool = True) -> Standing:
     if repair:
         for line in found.drift():
             _log.warning("%s: %s; the ledger is believed", name, line)
-        _carry_out(tracking, name, found.ledger.entries[-1], found.aliases, believed.aliases)
+        _carry_out(tracking, name, found.ledger.entries, found.aliases, believed.aliases)
     return believed
 
 
@@ -126,7 +126,8 @@ def record(tracking: Tracking, now: Standing, deed: Deed) -> Entry:
     after = {**now.ledger.aliases, **entry.aliases}
     own = {alias: one for alias, one in now.aliases.items() if not aliases.ours(alias)}
     wanted = own | {alias: version for alias, version in after.items() if version is not None}
-    _carry_out(tracking, now.name, entry, now.aliases, own | _still_there(tracking, now.name, wanted))
+    entries = [*now.ledger.entries, entry]
+    _carry_out(tracking, now.name, entries, now.aliases, own | _still_there(tracking, now.name, wanted))
     return entry
 
 
@@ -155,15 +156,18 @@ def _write(tracking: Tracking, name: str, entry: Entry, run_id: str) -> None:
     )
 
 
-def _carry_out(tracking: Tracking, name: str, entry: Entry, present: dict[str, str], wanted: dict[str, str]) -> None:
-    """Citations, aliases, router: what is so already is left alone."""
+def _carry_out(
+    tracking: Tracking, name: str, entries: list[Entry], present: dict[str, str], wanted: dict[str, str]
+) -> None:
+    """The last entry's citations, the aliases, descriptions, the router: what is so already is left alone."""
     try:
-        _cite(tracking, name, entry, set(wanted.values()))
+        _cite(tracking, name, entries[-1], set(wanted.values()))
         for alias, version in wanted.items():
             if present.get(alias) != version:
                 registry.set_alias(tracking, name, alias, version)
         for alias in present.keys() - wanted.keys():
             registry.delete_alias(tracking, name, alias)
+        _describe(tracking, name, entries, wanted)
         ensure_router(tracking, name)
     except RegistryError as error:
         raise RegistryError(
@@ -178,8 +182,17 @@ def _cite(tracking: Tracking, name: str, entry: Entry, there: set[str]) -> None:
     for version in {move.after for move in entry.moves if move.after is not None} & there:
         if registry.version_of(tracking, name, version).facts.get(_CITES) != cited:
             registry.note(tracking, name, version, _CITES, cited)
-            rates = ", ".join(move.rate for move in entry.moves if move.after == version)
-            text = f"champion at missing rates {rates} by entry {entry.sequence} of {name}{LEDGER}"
-            registry.describe(tracking, name, version, text)
     if registry.noted(tracking, name, _CITES) != cited:
         registry.note_model(tracking, name, _CITES, cited)
+
+
+def _describe(tracking: Tracking, name: str, entries: list[Entry], named: dict[str, str]) -> None:
+    """What the UI says of every version and of the name, where it is ours to say and says something else."""
+    versions = registry.versions(tracking, name)
+    for one in versions:
+        text = of_version(name, one, named, entries)
+        if is_ours(one.description) and text != one.description:
+            registry.describe(tracking, name, one.version, text)
+    before, text = registry.description(tracking, name), of_name(name, named, versions, entries)
+    if is_ours(before) and text != before:
+        registry.describe_model(tracking, name, text)

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any, TypeVar
 
 import matplotlib as mpl
@@ -18,6 +19,8 @@ from gapwise.reporting.palette import LIGHT
 
 WIDTH, HEIGHT = 4.3, 3.1
 """Inches; at 72 points each a figure is about as wide as a telephone's page."""
+_DOTS = 120
+"""An inch of a PNG."""
 Item = TypeVar("Item")
 
 
@@ -75,8 +78,23 @@ def thinned(items: Sequence[Item], most: int) -> list[Item]:
     return [items[round(index * step)] for index in range(most)]
 
 
+def lay_out(figure: Figure) -> None:
+    """Find everything its place once. With a layout engine, each file that is saved would be drawn twice."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)
+        figure.set_layout_engine(None)
+
+
+def save_png(figure: Figure, file: Path) -> None:
+    """The figure as a picture on white."""
+    lay_out(figure)
+    figure.savefig(file, dpi=_DOTS, facecolor="white")
+
+
 def as_svg(figure: Figure, key: str, *, title: str, text: str) -> str:
     """The figure as an `<svg>` element named by its title and described by `text`; `key` keeps its ids its own."""
+    lay_out(figure)
     drawn = io.StringIO()
     settings: Any = {"svg.fonttype": "none", "svg.hashsalt": key, "font.family": "sans-serif"}
     with mpl.rc_context(settings):

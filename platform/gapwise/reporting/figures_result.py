@@ -37,9 +37,11 @@ class Beside(NamedTuple):
     """The model that served before, by condition."""
 
 
-def robustness_figure(lines: Sequence[Line], beside: Beside, protocol: ProtocolSpec, metric: str) -> Figure:
+def robustness_figure(
+    lines: Sequence[Line], beside: Beside, protocol: ProtocolSpec, metric: str, *, split: str = "validation"
+) -> Figure:
     """A line a model over conditions, with a band of one standard deviation."""
-    axes = new_axes(condition_label(protocol), f"validation {axis_label(metric)}", height=3.9)
+    axes = new_axes(condition_label(protocol), f"{split} {axis_label(metric)}", height=3.9)
     conditions = list(lines[0].mean)
     for index, line in enumerate(lines):
         _curve(axes, index, line, _places(list(line.mean), conditions, protocol))

@@ -85,7 +85,7 @@ def _over_time(rows: Sequence[Row]) -> Section:
 def promotions_figure(rows: Sequence[Row]) -> Figure:
     """A step line a missing rate, to the last decision; lines are set a little apart, or they would hide each other."""
     moved = [row for row in rows if row["to"] is not None]
-    axes = new_axes("time of the decision (UTC)", "champion (version number)", height=3.9)
+    axes = new_axes(f"time of the decision (UTC, {_days(rows)})", "champion (version number)", height=3.9)
     rates = thinned(sorted({row["rate"] for row in moved}), _DRAWN)
     last = max(_when(row) for row in rows)
     for index, rate in enumerate(rates):
@@ -104,9 +104,15 @@ def promotions_figure(rows: Sequence[Row]) -> Figure:
         axes.plot(times, versions, mark(index), color=series(index), markersize=4)
     locator = _dates.AutoDateLocator(minticks=2, maxticks=6)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(_dates.ConciseDateFormatter(locator))
+    axes.xaxis.set_major_formatter(_dates.ConciseDateFormatter(locator, show_offset=False))
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     return with_legend(axes)
+
+
+def _days(rows: Sequence[Row]) -> str:
+    """Ticks of a short span say hours or seconds; matplotlib would write the day over the label."""
+    days = sorted({row["time"][:10] for row in rows})
+    return days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
 
 
 def _when(row: Row) -> float:

@@ -1,5 +1,6 @@
 """How reports write figures: metrics with their unit and direction, numbers, names of parameters."""
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +19,7 @@ _NAMES = {
     "macro_recall": ("macro recall", "mean share of each class"),
 }
 NONE = "-"
+SPLITS = {"valid": "validation", "test": "test"}
 
 
 def metric_label(metric: str) -> str:
@@ -79,3 +81,24 @@ def counted(count: int, what: str) -> str:
 def now() -> str:
     """Local time to the minute, with its offset."""
     return datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
+
+
+def evidence(body: Mapping[str, Any]) -> str:
+    """What stands behind the figures, in a sentence."""
+    masks = f"{body['mask_seeds']} mask seeds" if body["mask_seeds"] > 1 else "one mask"
+    return (
+        f"{SPLITS[body['split']]} split, {body['samples']} samples in {body['groups']} groups, {masks}; "
+        f"intervals resample groups and masks, at the level that Holm's procedure leaves each of "
+        f"{len(body['differences'])} differences (alpha {body['alpha']:g} in all); models as they ship, so noise "
+        "between training seeds is not in them"
+    )
+
+
+def signed(value: float | None) -> str:
+    """ "+0.0123"."""
+    return NONE if value is None else f"{value:+.4f}"
+
+
+def interval_cell(row: Mapping[str, Any]) -> str:
+    """ "+0.012 to +0.050"."""
+    return NONE if row["interval"] is None else " to ".join(signed(end) for end in row["interval"])

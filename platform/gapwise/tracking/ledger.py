@@ -19,6 +19,7 @@ from gapwise.tracking.registry import TAG, ensure
 from gapwise.tracking.runs import end_run, log_file, start_run
 
 _ENTRY, _DIGEST = f"{TAG}ledger.entry", f"{TAG}ledger.digest"
+_SAYS = "Every decision on `{name}`, a version each, for `gapwise registry history {name}`. Not a model; leave it be."
 
 
 def kept(tracking: Tracking, name: str) -> list[tuple[int, str, str]]:
@@ -37,7 +38,7 @@ def append(tracking: Tracking, name: str, text: str, digest: str, run_id: str) -
     A version without a run would be refused by MLflow's server.
     """
     try:
-        ensure(tracking, f"{name}{LEDGER}")
+        ensure(tracking, f"{name}{LEDGER}", _SAYS.format(name=name))
         tags = {_ENTRY: text, _DIGEST: digest}
         made = tracking.client.create_model_version(f"{name}{LEDGER}", f"runs:/{run_id}", run_id=run_id, tags=tags)
     except MlflowException as error:

@@ -34,12 +34,14 @@ class Version(NamedTuple):
     version: str
     run_id: str
     facts: dict[str, Any]
+    description: str = ""
+    """The note that MLflow's UI shows beside it."""
 
 
-def ensure(tracking: Tracking, name: str) -> None:
-    """Make the registered model where there is none."""
+def ensure(tracking: Tracking, name: str, description: str | None = None) -> None:
+    """Make the registered model where there is none; `description` is what MLflow's UI then says of it."""
     try:
-        tracking.client.create_registered_model(name)
+        tracking.client.create_registered_model(name, description=description)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
@@ -87,7 +89,7 @@ def versions(tracking: Tracking, name: str) -> list[Version]:
 
 def _version(found: Any) -> Version:
     facts = {key.removeprefix(TAG): _value(text) for key, text in (found.tags or {}).items() if key.startswith(TAG)}
-    return Version(found.name, str(found.version), str(found.run_id), facts)
+    return Version(found.name, str(found.version), str(found.run_id), facts, found.description or "")
 
 
 def _value(text: str) -> Any:
@@ -190,12 +192,23 @@ def describe(tracking: Tracking, name: str, version: str, text: str) -> None:
         tracking.client.update_model_version(name, version, text)
 
 
+def description(tracking: Tracking, name: str) -> str:
+    """The same of the registered model; empty for none."""
+    with _asking(name):
+        return str(tracking.client.get_registered_model(name).description or "")
+
+
+def describe_model(tracking: Tracking, name: str, text: str) -> None:
+    with _asking(name):
+        tracking.client.update_registered_model(name, description=text)
+
+
 def download(tracking: Tracking, uri: str, into: Path) -> Path:
     """The model folder behind `models:/NAME@ALIAS` or `models:/NAME/VERSION`, on this disk, its files checked.
 
     Raises RegistryError where there is none, or where a file is not the one that was registered.
     """
-    return fetch(tracking, _behind(tracking, uri), into) / "artifacts" / ARTIFACT
+    return fetch(tracking, behind(tracking, uri), into) / "artifacts" / ARTIFACT
 
 
 def fetch(tracking: Tracking, version: Version, into: Path) -> Path:
@@ -210,8 +223,8 @@ def fetch(tracking: Tracking, version: Version, into: Path) -> Path:
     return Path(packed)
 
 
-def _behind(tracking: Tracking, uri: str) -> Version:
-    """Raises RegistryError naming the URI that a person typed."""
+def behind(tracking: Tracking, uri: str) -> Version:
+    """The version that models:/NAME@ALIAS or models:/NAME/VERSION means. Raises RegistryError naming the URI."""
     name, by_alias, alias = uri.removeprefix("models:/").partition("@")
     try:
         if by_alias:

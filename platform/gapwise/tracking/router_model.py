@@ -24,6 +24,7 @@ from gapwise.tracking.router import Router
 from gapwise.tracking.served import columns_of, input_example, signature
 
 ARTIFACT, ALIAS = "router", "champion"
+_SAYS = "Answers each row with the champion of `{name}` at its missing rate. It asks who that is, so it need not move."
 TOLD = "missing_rate"
 """A column that says the missing rate of a row; null for one that is to be estimated."""
 
@@ -70,6 +71,7 @@ def ensure_router(tracking: Tracking, name: str) -> None:
     if present is not None and registry.version_of(tracking, router, present).facts.get(registry.READS) == reads:
         return
     shape = locate(tracking, f"models:/{name}/{serving.version}").shape
+    registry.ensure(tracking, router, _SAYS.format(name=name))
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
         file = Path(temporary) / "router.json"
         file.write_text(json.dumps({"name": name}))

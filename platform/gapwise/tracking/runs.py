@@ -16,9 +16,12 @@ from typing import Any, NamedTuple
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
+from gapwise.spec.home import who
 from gapwise.tracking.client import Tracking, asking
 
 PARENT_TAG, KEY_TAG = "mlflow.parentRunId", "gapwise.key"
+NOTE_TAG = "mlflow.note.content"
+"""What the UI shows as a run's description, as Markdown."""
 _METRICS_A_BATCH, _PARAMS_A_BATCH, _LONGEST_PARAM = 1000, 100, 6000
 _RUNS_A_PAGE = 1000
 
@@ -48,8 +51,13 @@ def start_run(
 ) -> str:
     """A new run's id. It began now unless told otherwise, in seconds since the epoch."""
     start = None if began is None else _milliseconds(began)
-    run = tracking.client.create_run(experiment, run_name=name, tags=tags, start_time=start)
+    run = tracking.client.create_run(experiment, run_name=name, tags={**_by(), **tags}, start_time=start)
     return str(run.info.run_id)
+
+
+def _by() -> dict[str, str]:
+    """What the UI shows as a run's creator and source; MLflow's own client would say so of itself."""
+    return {"mlflow.user": who(), "mlflow.source.name": "gapwise", "mlflow.source.type": "LOCAL"}
 
 
 def _milliseconds(seconds: float) -> int:
@@ -126,6 +134,12 @@ def log_file(tracking: Tracking, run_id: str, file: Path, folder: str | None = N
     """Raises TrackingDown or TrackingRefused."""
     with asking():
         tracking.client.log_artifact(run_id, str(file), folder)
+
+
+def log_folder(tracking: Tracking, run_id: str, folder: Path, name: str) -> None:
+    """Every file of it, below `name`. Raises TrackingDown or TrackingRefused."""
+    with asking():
+        tracking.client.log_artifacts(run_id, str(folder), name)
 
 
 def end_run(tracking: Tracking, run_id: str, status: str, *, ended: float | None = None) -> None:

@@ -55,7 +55,7 @@ class ScheduleLog:
 
     def _own_run(self) -> str:
         """A version without a run would be refused by MLflow's server; one run serves them all."""
-        ensure(self._tracking, self._name)
+        ensure(self._tracking, self._name, "What a retraining schedule did, a version each. Not a model.")
         experiment = experiment_id(self._tracking, self._home, self._name)
         known = find_run(self._tracking, experiment, _KIND)
         if known is not None:

@@ -1,6 +1,7 @@
 """A study's parent run in MLflow, begun or found again by the study's name."""
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -15,8 +16,25 @@ from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
 from gapwise.tracking.client import Tracking, asking, experiment_id, first_line
 from gapwise.tracking.inputs import data_input
-from gapwise.tracking.runs import TrialRuns, end_run, find_run, log_facts, log_input, reopen_run, start_run
+from gapwise.tracking.runs import (
+    NOTE_TAG,
+    TrialRuns,
+    curve_points,
+    end_run,
+    find_run,
+    log_facts,
+    log_input,
+    log_points,
+    reopen_run,
+    start_run,
+)
 
+_NOTE = (
+    "**{question}**\n\nNot finished: the winners will stand here. `gapwise study show {name}` says how far it is; one"
+    " that was stopped goes on with the same `gapwise tune` and `--resume`."
+)
+_LONGEST_NOTE = 8000
+"""Characters; MLflow takes no longer tag."""
 _GOALS = ("objectives", "constraints", "warm_start")
 """Parts of a space that become parameters of the run where it has them."""
 
@@ -70,7 +88,7 @@ class StudyRun:
         tags = identity | {
             "gapwise.version": gapwise.__version__,
             "gapwise.spec_fingerprint": fingerprint(space),
-            "mlflow.note.content": space.question,
+            NOTE_TAG: _NOTE.format(question=space.question, name=study.name),
         }
         run_id = start_run(tracking, experiment, study.name, tags=tags)
         params = {
@@ -101,6 +119,24 @@ class StudyRun:
             plain = {rate: row.model_dump() for rate, row in rows.items()}
             with asking():
                 self._tracking.client.log_dict(self.run_id, plain, name)
+
+    def log_curves(self, group: str, curves: Mapping[str, Mapping[str, float]]) -> None:
+        """`group/NAME` of {name: {condition: value}} on the parent run; what it says already is not said again."""
+        with asking():
+            known = {f"{group}/{name}": self._recorded(f"{group}/{name}") for name in curves}
+            points = curve_points(group, curves, time=time.time())
+            new = [point for point in points if known[point.metric].get(point.step) != point.value]
+            log_points(self._tracking, self.run_id, new)
+
+    def _recorded(self, metric: str) -> dict[int, float]:
+        """{step: newest value}."""
+        history = self._tracking.client.get_metric_history(self.run_id, metric)
+        return {one.step: one.value for one in sorted(history, key=lambda one: one.timestamp)}
+
+    def note(self, text: str) -> None:
+        """What the UI says of the run, in Markdown."""
+        with asking():
+            self._tracking.client.set_tag(self.run_id, NOTE_TAG, text[:_LONGEST_NOTE])
 
     def log_front(self, fronts: Mapping[str, Sequence[BaseModel]]) -> None:
         """The Pareto fronts by name, as a file that the UI shows; the trials of the first one as a tag too."""

@@ -19,7 +19,7 @@ from gapwise.spec.train import TrainSpec
 from gapwise.tracking.client import Tracking, experiment_id, first_line
 from gapwise.tracking.inputs import data_input
 from gapwise.tracking.locate import FOLDER_TAG
-from gapwise.tracking.runs import Point, curve_points, end_run, log_facts, log_input, log_points, start_run
+from gapwise.tracking.runs import NOTE_TAG, Point, curve_points, end_run, log_facts, log_input, log_points, start_run
 
 _log = logging.getLogger(__name__)
 
@@ -81,8 +81,21 @@ class TrainRun:
         curves = curve_points("curve", model.validation, time=now)
         diagnostics = curve_points("diagnostics", model.diagnostics, time=now)
         log_points(self._tracking, self.run_id, self._waiting + curves + diagnostics)
-        log_facts(self._tracking, self.run_id, params={}, tags={FOLDER_TAG: str(folder)})
+        tags = {FOLDER_TAG: str(folder), NOTE_TAG: _note(model, self._metric, self.run_id)}
+        log_facts(self._tracking, self.run_id, params={}, tags=tags)
         self._tracking.client.log_artifacts(self.run_id, str(folder), "model")
+
+
+def _note(model: ModelFolder, metric: str, run_id: str) -> str:
+    """What the UI says of the run, in Markdown."""
+    curve, spec = model.validation[metric], model.spec
+    kept = f"kept epoch {model.trained['kept_epoch']} of {model.trained['epochs']}"
+    mean = f"{sum(curve.values()) / len(curve):.4f}"
+    return (
+        f"**{spec.model.name}**, seed {spec.seed}, {kept}. Validation {metric}, mean over conditions: {mean}"
+        f" (one mask seed; metric `curve/{metric}`, the step is the missing rate in percent).\n\n"
+        f"- `gapwise evaluate {run_id} --data DIR`"
+    )
 
 
 def _existing(tracking: Tracking, run_id: str) -> str:

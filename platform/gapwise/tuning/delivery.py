@@ -103,6 +103,11 @@ class Delivery:
         """Do this on the delivery's thread when every event is delivered; again where it raises TrackingDown."""
         self._last.append(deed)
 
+    @property
+    def all_taken(self) -> bool:
+        """Whether nothing is left over; known after the end."""
+        return not self._last
+
     def _wait(self, seconds: float) -> None:
         """Until all is delivered, or nothing was taken for so long."""
         before = -1

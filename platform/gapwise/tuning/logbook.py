@@ -3,7 +3,7 @@
 import logging
 
 from gapwise.tracking.client import TrackingRefused
-from gapwise.tracking.runs import Point, curve_points
+from gapwise.tracking.runs import NOTE_TAG, Point, curve_points
 from gapwise.tracking.study_run import StudyRun
 from gapwise.tuning.assignment import Assignment
 from gapwise.tuning.events import Event
@@ -82,4 +82,16 @@ def _last_words(ending: Event) -> dict[str, str]:
         "micro_batch": str(ending.assignment.micro_batch or ""),
         "objective_changed": "true" if body.get("objective_changed") else "",
     }
-    return {f"gapwise.{name}": value for name, value in said.items() if value}
+    return {f"gapwise.{name}": value for name, value in said.items() if value} | {NOTE_TAG: _note(ending)}
+
+
+_PHASES = {"search": "Trial of the search", "seeds": "Second phase: one more training seed of a configuration"}
+
+
+def _note(ending: Event) -> str:
+    """What the UI says of a trial, in a line."""
+    body, one = ending.body, ending.assignment
+    of = f"{_PHASES[one.phase]}, {one.arm} number {one.source}, seed {one.seed}: {body['state']}"
+    if body["cost"] is None:
+        return f"{of}. {body['reason']}"
+    return f"{of}. Objective {body['cost']:.4f} (as a cost, lower is better) at epoch {body['best_epoch']}."

@@ -15,7 +15,8 @@ from gapwise.distributed.lock import DriverLock
 from gapwise.distributed.placement import place
 from gapwise.distributed.shared import refuse_unshared
 from gapwise.distributed.turns import Turns
-from gapwise.reporting.curves import log_study
+from gapwise.errors import RegistryError
+from gapwise.reporting.log import attach_report, log_result
 from gapwise.spec.home import home
 from gapwise.spec.search import SearchSpec
 from gapwise.tracking.client import Tracking, connect
@@ -72,7 +73,32 @@ class Wish:
     retry_failed: bool = False
 
 
-def conduct(wish: Wish, audience: Audience, act: Act = run_study) -> StudyResult:
+class Ended(NamedTuple):
+    """A study, finished."""
+
+    result: StudyResult
+    told: bool
+    """Whether MLflow has taken all of it; if not, one line has said so."""
+
+
+def add_report(ended: Ended, say: Callable[[str], None]) -> None:
+    """The study's page and figures into MLflow, from this process; a failure, and an interrupt, is one line.
+
+    Not where the server takes nothing: it has been waited for already, and `--resume` comes by here again.
+    """
+    if not ended.told:
+        return
+    try:
+        said = attach_report(connect(home()), home(), ended.result)
+    except RegistryError as error:
+        said = f"no report in MLflow: {error}"
+    except KeyboardInterrupt:
+        said = f"no report in MLflow: interrupted; `gapwise report {ended.result.study}` writes it"
+    if said:
+        say(said)
+
+
+def conduct(wish: Wish, audience: Audience, act: Act = run_study) -> Ended:
     """Check all that can be refused, connect, and run the study to its end, watched and told to MLflow.
 
     `act` is what runs it; by default a search. Raises what the commands that take a study's options raise.
@@ -112,16 +138,15 @@ def conduct(wish: Wish, audience: Audience, act: Act = run_study) -> StudyResult
             return _carried_out(act, plan, run, audience)
 
 
-def _told_to(tracking: Tracking, plan: StudyPlan, dataset: Dataset, *, resume: bool) -> tuple[Tracking, StudyRun]:
+def _told_to(tracking: Tracking, plan: StudyPlan, dataset: Dataset, *, resume: bool) -> StudyRun:
     study = StudyName(plan.name, recorded_study(plan.folder).get("id"))
-    return tracking, StudyRun.begin(tracking, home(), study, plan.space, dataset, resume=resume)
+    return StudyRun.begin(tracking, home(), study, plan.space, dataset, resume=resume)
 
 
-def _carried_out(act: Act, plan: StudyPlan, told: tuple[Tracking, StudyRun], audience: Audience) -> StudyResult:
+def _carried_out(act: Act, plan: StudyPlan, run: StudyRun, audience: Audience) -> Ended:
     """The study from here to its end."""
-    tracking, run = told
     logbook = Logbook(run, plan.space.train.objective.metric)
     with Delivery(plan.record.events, logbook) as delivery, audience.display(plan) as display:
         result = act(plan, display, [display], run.run_id)
-        delivery.afterwards(lambda: log_study(tracking, run, result))
-    return result
+        delivery.afterwards(lambda: log_result(run, result))
+    return Ended(result, delivery.all_taken)
