@@ -145,7 +145,7 @@ class TestBadInput:
         written: dict[str, Any] = {"question": "?", "arms": {"prlf": None}, "train": {"epochs": 9}}
         spec = _spec(SearchSpec, written, {"train.epochs": 3})
         assert spec.train.epochs == 3 and written["train"] == {"epochs": 9}
-        with pytest.raises(SpecError, match=r"SearchSpec: train\.epoch: unknown key 'epoch', did you mean 'epochs'"):
+        with pytest.raises(SpecError, match=r"SearchSpec: train\.epoch: unknown key 'epoch'; did you mean 'epochs'"):
             _spec(SearchSpec, written, {"train.epoch": 3})
 
 
