@@ -189,9 +189,11 @@ def test_descriptions_follow_the_aliases_to_and_fro(tracking: Tracking, name: st
     assert "- 0.3: since " in told(tracking, name, "2") and "by entry 2 (promote)" in told(tracking, name, "2")
     assert told(tracking, name, "3") == "", "nobody ever spoke of it"
     back = promotion("1", "2")._replace(action="rollback", facts={"reason": "it stammers"})
+    back.aliases["challenger-mr30"] = "2"
     record(tracking, settled(tracking, name), back)
     assert "by entry 3 (rollback): it stammers" in told(tracking, name, "1")
-    assert "No rate: not a champion now." in told(tracking, name, "2")
+    assert told(tracking, name, "2").startswith("No rate: not a champion now.\n\n- 0.3: until entry 3 (rollback)")
+    assert "- held, or taken back, at 0.3 (alias challenger)" in told(tracking, name, "2")
     assert "- 0.3: version 1" in registry.description(tracking, name)
     assert "the last is entry 3, rollback" in registry.description(tracking, name)
 

@@ -216,6 +216,8 @@ def test_a_poll_of_events_is_one_batch_of_values_a_trial(
     run = tracking.client.get_run(run_id)
     assert (run.info.status, run.info.start_time, run.info.end_time) == ("FINISHED", 10_000, 20_000)
     assert run.data.tags["gapwise.state"] == "complete"
+    note = run.data.tags["mlflow.note.content"]
+    assert note.startswith("Trial of the search, prlf number 1, seed") and "Objective 0.5000" in note
     assert run.data.metrics["valid/objective"] == 0.5
     curve = tracking.client.get_metric_history(run_id, "curve/mae")
     assert {point.step: point.value for point in curve} == {0: 1.0, 50: 1.5}
@@ -229,6 +231,7 @@ def test_a_failed_trial_says_why(tracking: Tracking, study: StudyRun) -> None:
     run = tracking.client.get_run(child_run(study.trials, "prlf-2"))
     assert run.info.status == "FAILED"
     assert run.data.tags["gapwise.reason"] == "NaN: epoch 1"
+    assert run.data.tags["mlflow.note.content"].endswith(": failed. NaN: epoch 1")
 
 
 @pytest.mark.usefixtures("in_batches_only")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from gapwise.promotion.chain import Entry
+from gapwise.spec.protocol import rate_key
 from gapwise.tracking import aliases
 from gapwise.tracking.local import LEDGER, ROUTER
 from gapwise.tracking.registry import Version
@@ -103,11 +104,8 @@ def _lost(version: str, mine: Sequence[str], entries: Sequence[Entry]) -> list[s
 
 
 def _other_names(version: str, named: Mapping[str, str]) -> list[str]:
-    held = [
-        f"{int(alias.rpartition('-mr')[2]) / 100:g}"
-        for alias, one in sorted(named.items())
-        if one == version and alias.startswith("challenger-mr")
-    ]
+    ours = [alias for alias, one in sorted(named.items()) if one == version and alias.startswith("challenger-mr")]
+    held = [rate_key(int(alias.rpartition("-mr")[2]) / 100) for alias in ours]
     lines = [f"held, or taken back, at {', '.join(held)} (alias challenger)"] if held else []
     if named.get(aliases.BASELINE_ALIAS) == version:
         lines.append("the late_fusion that `gapwise evaluate` sets beside champions (alias baseline)")
