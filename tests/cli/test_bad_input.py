@@ -489,7 +489,7 @@ def test_an_unknown_earlier_study_is_refused_by_name(refuse: Refuse, small: Path
 
 
 def test_an_unknown_protocol_is_refused(refuse: Refuse, model: Path, small: Path) -> None:
-    assert "'modalities'" in refuse("evaluate", model, "--data", small, "--protocol", "blocks")
+    assert "modalities" in refuse("evaluate", model, "--data", small, "--protocol", "blocks")
 
 
 @pytest.mark.parametrize(
