@@ -273,7 +273,7 @@ LR = "optimiser.lr"
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (put("trails", value=3), ["unknown key 'trails', did you mean 'trials'?", "allowed: arms, "]),
+        (put("trails", value=3), ["unknown key 'trails'; did you mean 'trials'?", "allowed: arms, "]),
         (put("train", "epoch", value=3), ["train.epoch", "unknown key 'epoch'", "batch_size, checkpoint_every"]),
         (put("arms", "prlf", "parameter", value={}), ["arms.prlf.parameter", "allowed: parameters"]),
         (
@@ -301,7 +301,7 @@ LR = "optimiser.lr"
             put("objectives", value={"a": {"metric": "mea"}, "b": {}}),
             ["objectives.a.metric", "'mae'", "got 'mea'"],
         ),
-        (put("constraints", value={"parameter": {"max": 5}}), ["unknown key 'parameter', did you mean 'parameters'?"]),
+        (put("constraints", value={"parameter": {"max": 5}}), ["unknown key 'parameter'; did you mean 'parameters'?"]),
         (put("constraints", value={"latency_ms": {"max": -1}}), ["constraints.latency_ms.max", "got -1"]),
         (put("warm_start", value={"studies": ["a"], "use": "all"}), ["warm_start.use", "got 'all'"]),
     ],
@@ -344,7 +344,7 @@ def test_a_wrong_search_space_is_refused_by_key_path(
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (put("model", "name", value="prlff"), ["unknown name 'prlff', did you mean 'prlf'?", "late_fusion, prlf"]),
+        (put("model", "name", value="prlff"), ["unknown name 'prlff'; did you mean 'prlf'?", "late_fusion, prlf"]),
         (put("model", "stepz", value=1), ["model.stepz", "did you mean 'steps'"]),
         (put("protocol", "rates", value=[-0.1]), ["protocol.rates", "-0.1"]),
         (put("objective", value={"reduce": "rate", "rate": 0.33}), ["must be one of protocol.rates"]),
@@ -489,7 +489,7 @@ def test_an_unknown_earlier_study_is_refused_by_name(refuse: Refuse, small: Path
 
 
 def test_an_unknown_protocol_is_refused(refuse: Refuse, model: Path, small: Path) -> None:
-    assert "'modalities'" in refuse("evaluate", model, "--data", small, "--protocol", "blocks")
+    assert "modalities" in refuse("evaluate", model, "--data", small, "--protocol", "blocks")
 
 
 @pytest.mark.parametrize(

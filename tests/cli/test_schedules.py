@@ -27,7 +27,7 @@ def write(**changed: str) -> Path:
         ({"cron": "'61 * * * *'"}, "bad minute"),
         ({"time_zone": "Mars/Olympus"}, "time_zone: unknown time zone 'Mars/Olympus'"),
         ({"time_zone": "Berlin"}, "allowed: Europe/Berlin"),
-        ({"triggers": "{new_dota: true}"}, "triggers.new_dota: unknown key 'new_dota', did you mean 'new_data'?"),
+        ({"triggers": "{new_dota: true}"}, "triggers.new_dota: unknown key 'new_dota'; did you mean 'new_data'?"),
         ({"mode": "{kind: study}"}, "required key 'space' is missing"),
         ({"mode": "{kind: guess}"}, "unknown name 'guess'"),
         ({"name": "m-schedule"}, "is the name of a ledger, a router or a schedule"),

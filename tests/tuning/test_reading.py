@@ -250,7 +250,7 @@ def test_a_space_with_a_key_of_another_version_is_refused_by_its_path(write_stud
     file = write_study(tmp_path, "one") / "study.json"
     space = json.loads(file.read_text())["space"]
     change(file, "space", space | {"trails": 3})
-    with pytest.raises(SpecError, match=r"study.json: trails: unknown key 'trails', did you mean 'trials'"):
+    with pytest.raises(SpecError, match=r"study.json: trails: unknown key 'trails'; did you mean 'trials'"):
         read_study(tmp_path, "one")
 
 

@@ -109,7 +109,7 @@ def test_the_parameter_that_is_wrong_is_named_and_not_its_neighbour(make_space: 
 
 @pytest.mark.parametrize("arms", [{"prlf": None}, {"prlf": {"parameters": {}}}])
 def test_a_wrong_common_value_is_named_even_where_no_arm_varies_anything(make_space: MakeSpace, arms: Any) -> None:
-    with pytest.raises(SpecError, match=r"^common\.model\.widht: unknown key 'widht', did you mean 'width'"):
+    with pytest.raises(SpecError, match=r"^common\.model\.widht: unknown key 'widht'; did you mean 'width'"):
         check_space(make_space(arms=arms, common={"model.widht": 32}))
 
 
