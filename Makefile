@@ -42,9 +42,10 @@ demo: setup  ## data -> tune both models -> second phase -> champions by missing
 	say $(BIN)/gapwise tune search_spaces/smoke.yaml --data demo/data --study demo; \
 	say $(BIN)/gapwise promote demo --name demo || test $$? = 3; \
 	say $(BIN)/gapwise registry show demo; \
+	say $(BIN)/gapwise report demo --out demo/report.html; \
 	echo; echo "where to look next:"; \
-	echo "  runs, curves and the registry in a browser:"; \
-	echo "    $(BIN)/mlflow ui --backend-store-uri sqlite:///demo/.gapwise/mlflow.db"; \
+	echo "  the report: demo/report.html"; \
+	echo "  runs, curves, trials and the registry in a browser: make ui GAPWISE_HOME=demo/.gapwise"; \
 	echo "  a champion on every missing rate:"; \
 	echo "    GAPWISE_HOME=demo/.gapwise $(BIN)/gapwise evaluate models:/demo@champion-mr30 --data demo/data"
 

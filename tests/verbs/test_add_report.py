@@ -8,17 +8,15 @@ from typing import Any
 
 import pytest
 
-from gapwise.cli import tune
-from gapwise.cli.tune import Ended, add_report
 from gapwise.errors import RegistryError
+from gapwise.verbs import tune
+from gapwise.verbs.tune import Ended, add_report
 
 
 @pytest.fixture
 def said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    lines: list[str] = []
     monkeypatch.setenv("GAPWISE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(tune, "say", lines.append)
-    return lines
+    return []
 
 
 class Result:
@@ -39,7 +37,7 @@ def drawing(monkeypatch: pytest.MonkeyPatch, answer: str | BaseException) -> lis
             raise answer
         return answer
 
-    monkeypatch.setattr("gapwise.reporting.log.attach_report", attach)
+    monkeypatch.setattr(tune, "attach_report", attach)
     return asked
 
 
@@ -47,7 +45,7 @@ def test_nothing_is_drawn_for_a_server_that_has_not_taken_the_study(
     monkeypatch: pytest.MonkeyPatch, said: list[str], tmp_path: Path
 ) -> None:
     asked = drawing(monkeypatch, "")
-    add_report(ended(told=False))
+    add_report(ended(told=False), said.append)
     assert (asked, said, list(tmp_path.iterdir())) == ([], [], [])
 
 
@@ -63,7 +61,7 @@ def test_what_goes_wrong_is_one_line(
     monkeypatch: pytest.MonkeyPatch, said: list[str], answer: Any, line: list[str]
 ) -> None:
     asked = drawing(monkeypatch, answer)
-    add_report(ended())
+    add_report(ended(), said.append)
     assert (asked, said) == (["one"], line)
 
 
@@ -71,6 +69,6 @@ def test_a_server_that_went_away_meanwhile_is_one_line(monkeypatch: pytest.Monke
     def away(*_: Any) -> None:
         raise RegistryError("the tracking server does not answer")
 
-    monkeypatch.setattr("gapwise.tracking.client.connect", away)
-    add_report(ended())
+    monkeypatch.setattr(tune, "connect", away)
+    add_report(ended(), said.append)
     assert said == ["no report in MLflow: the tracking server does not answer"]
