@@ -83,6 +83,9 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
 
 
+_FLATTERED = "; who was chosen on this split, among many, looks better on it than it is: --split test is the fair question"
+
+
 def evidence(body: Mapping[str, Any]) -> str:
     """What stands behind the figures, in a sentence."""
     masks = f"{body['mask_seeds']} mask seeds" if body["mask_seeds"] > 1 else "one mask"
@@ -90,7 +93,7 @@ def evidence(body: Mapping[str, Any]) -> str:
         f"{SPLITS[body['split']]} split, {body['samples']} samples in {body['groups']} groups, {masks}; "
         f"intervals resample groups and masks, at the level that Holm's procedure leaves each of "
         f"{len(body['differences'])} differences (alpha {body['alpha']:g} in all); models as they ship, so noise "
-        "between training seeds is not in them"
+        f"between training seeds is not in them{_FLATTERED if body['split'] == 'valid' else ''}"
     )
 
 
