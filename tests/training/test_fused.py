@@ -137,6 +137,7 @@ def alike(ours: Trained | Exception, theirs: Trained, tolerance: float = 1e-5) -
     assert {name: value.shape for name, value in kept.items()} == {name: value.shape for name, value in known.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", HYPERPARAMETERS)
 @pytest.mark.usefixtures("in_double")
 def test_eight_fused_trials_train_as_each_of_them_does_alone(job_of: Callable[[TrainSpec], Job], case: str) -> None:
@@ -187,6 +188,7 @@ def test_a_trial_that_is_stopped_leaves_and_its_neighbours_train_on(job_of: Call
         alike(together[name], fit(jobs[name], NoReporter(), NoSink()))
 
 
+@pytest.mark.usefixtures("in_double")
 def test_patience_and_the_number_of_epochs_are_each_trial_s_own(job_of: Callable[[TrainSpec], Job]) -> None:
     plans = [{"epochs": 2}, {"epochs": 8, "patience": 2, "optimiser": {"lr": 1e-12}}, {"epochs": 5}]
     jobs = {str(k): job_of(spec_of("late_fusion", k, **plan)) for k, plan in enumerate(plans)}

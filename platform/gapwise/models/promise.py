@@ -93,8 +93,6 @@ class Promise(MultimodalModel):
     w_rec: Tensor
     label_bandwidth: Tensor
     own_prompts: Tensor
-    padded = False
-    """Whether prompts may be longer than this trial's own, `own_prompts` (L,) bool saying which are: fused trials."""
 
     def __init__(self, spec: PromiseSpec, shape: DataShape, statistics: Statistics) -> None:
         super().__init__()

@@ -67,12 +67,11 @@ def places(own: Shapes, common: Shapes, length: int) -> Tensor | None:
     (`length`) come first, then the padding, then the rest."""
     if own == common:
         return None
-    starts = [0]
-    for shape in common:
-        starts.append(starts[-1] + math.prod(shape))
-    return torch.cat(
-        [start + _within(*shapes, length) for start, *shapes in zip(starts[:-1], own, common, strict=True)]
-    )
+    found, start = [], 0
+    for small, large in zip(own, common, strict=True):
+        found.append(start + _within(small, large, length))
+        start += math.prod(large)
+    return torch.cat(found)
 
 
 def _within(own: torch.Size, common: torch.Size, length: int) -> Tensor:
@@ -85,7 +84,7 @@ def _within(own: torch.Size, common: torch.Size, length: int) -> Tensor:
 
 
 class Dropout:
-    """The tapes of a group's steps. What models ask for is found by one forward pass for each length of prompts and each
+    """The tapes of a group's steps. What models ask for is found by a forward pass for each length of prompts and each
     size of batch."""
 
     def __init__(self, members: Sequence[Member]) -> None:

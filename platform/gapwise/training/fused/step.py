@@ -57,7 +57,7 @@ class Stepper:
 
     def _losses(self, views: Views, steps: Sequence[int]) -> tuple[Tensor, dict[str, Tensor], State]:
         stack = self._stack
-        given = [stack.parameters, stack.fixed, *views, stack.state]
+        given: list[Any] = [stack.parameters, stack.fixed, *views, stack.state]
         if self._dropout.needed:
             given.append(self._dropout.factors(steps, of_trial(views, 0)))
         found: tuple[Tensor, dict[str, Tensor], State] = torch.vmap(self._loss)(*given)
