@@ -25,7 +25,7 @@ PREFIX = "model."
 
 
 class Stack:
-    """`parameters` (K, ...) by name are leaves of autograd in the memory of `rows`; so shaped are `state` and `fixed`."""
+    """`parameters` (K, ...) by name are leaves of autograd in the memory of `rows`; `state` and `fixed` are as large."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         job = members[0].job
