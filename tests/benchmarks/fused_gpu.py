@@ -181,7 +181,7 @@ def compare(folder: Path, model: dict[str, Any], numbers: list[int], rounds: int
     every = contenders(folder, model, numbers)
     for _ in range(rounds):
         for one in every:
-            one.turn(max(1, round(8 / one.trials)))
+            one.turn(max(1, round(4 / one.trials)))
     for one in every:
         one.close()
     clock = {one.name: statistics.median(one.clock) for one in every}
