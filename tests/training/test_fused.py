@@ -153,7 +153,7 @@ def test_eight_fused_trials_train_as_each_of_them_does_alone(job_of: Callable[[T
 
 def test_classes_are_fused_like_scores(tmp_path: Path) -> None:
     dataset = write(in_classes(small_splits(SIZES)), tmp_path / "signs", task="classification")
-    jobs = {str(k): whole_job(spec_of("prlf", k), dataset, statistics(dataset.train)) for k in range(2)}
+    jobs = {str(k): whole_job(spec_of("prlf", k, epochs=2), dataset, statistics(dataset.train)) for k in range(2)}
     together = fused(jobs)
     for name, job in jobs.items():
         alike(together[name], fit(job, NoReporter(), NoSink()), tolerance=1e-3)
@@ -168,7 +168,7 @@ def test_on_a_cpu_each_trial_drops_what_it_would_drop_alone(job_of: Callable[[Tr
 
 
 def test_a_trial_that_is_not_finite_fails_alone(job_of: Callable[[TrainSpec], Job]) -> None:
-    jobs = {str(k): job_of(spec_of("promise", k)) for k in range(3)}
+    jobs = {str(k): job_of(spec_of("promise", k, epochs=2)) for k in range(3)}
     sick = spec_of("promise", 3)
     sick = sick.model_copy(update={"model": sick.model.model_copy(update={"w_cross": 1e39})})
     together = fused(jobs | {"sick": job_of(sick)})
@@ -180,7 +180,7 @@ def test_a_trial_that_is_not_finite_fails_alone(job_of: Callable[[TrainSpec], Jo
 
 
 def test_a_trial_that_is_stopped_leaves_and_its_neighbours_train_on(job_of: Callable[[TrainSpec], Job]) -> None:
-    jobs = {str(k): job_of(spec_of("prlf", k)) for k in range(3)}
+    jobs = {str(k): job_of(spec_of("prlf", k, epochs=3)) for k in range(3)}
     together = fused(jobs, reporters={"1": Listener(stop_at=2)})
     alike(together["1"], fit(jobs["1"], Listener(stop_at=2), NoSink()))
     assert together["1"].stopped  # type: ignore[union-attr]
@@ -201,7 +201,7 @@ def test_patience_and_the_number_of_epochs_are_each_trial_s_own(job_of: Callable
 
 def test_a_freed_slot_is_refilled_at_the_end_of_an_epoch_as_a_fresh_start(job_of: Callable[[TrainSpec], Job]) -> None:
     group, ended = FusedGroup(), {}
-    jobs = {str(k): job_of(spec_of("promise", k)) for k in range(4)}
+    jobs = {str(k): job_of(spec_of("promise", k, epochs=3)) for k in range(4)}
     for name in ("0", "1", "2"):
         group.admit(name, jobs[name], Listener(stop_at=1 if name == "2" else None), NoSink())
     ended |= dict(group.step_epoch())
@@ -216,8 +216,8 @@ def test_a_freed_slot_is_refilled_at_the_end_of_an_epoch_as_a_fresh_start(job_of
 def test_a_trial_resumes_unfused_what_was_trained_fused(
     job_of: Callable[[TrainSpec], Job], case: str, tmp_path: Path
 ) -> None:
-    jobs = {str(k): job_of(spec_of(case, k, dropout=0.2)) for k in range(3)}
-    sinks = {"1": DyingSink(tmp_path, jobs["1"].spec, Position(2, 2))}
+    jobs = {str(k): job_of(spec_of(case, k, dropout=0.2, epochs=3)) for k in range(3)}
+    sinks = {"1": DyingSink(tmp_path, jobs["1"].spec, Position(1, 2))}
     together = fused(jobs, sinks=sinks)
     assert isinstance(together["1"], Interrupted)
     resumed = fit(jobs["1"], NoReporter(), DirectorySink(tmp_path, jobs["1"].spec))
@@ -225,12 +225,12 @@ def test_a_trial_resumes_unfused_what_was_trained_fused(
     alike(together["2"], fit(jobs["2"], NoReporter(), NoSink()), tolerance=1e-3)
 
 
-@pytest.mark.parametrize("position", [Position(2, 0), Position(2, 2)], ids=["between epochs", "within one"])
+@pytest.mark.parametrize("position", [Position(1, 0), Position(1, 2)], ids=["between epochs", "within one"])
 @pytest.mark.parametrize("case", ["late_fusion", "prlf ema", "promise"])
 def test_a_trial_resumes_fused_what_was_trained_unfused(
     job_of: Callable[[TrainSpec], Job], case: str, position: Position, tmp_path: Path
 ) -> None:
-    jobs = {str(k): job_of(spec_of(case, k, dropout=0.2)) for k in range(3)}
+    jobs = {str(k): job_of(spec_of(case, k, dropout=0.2, epochs=3)) for k in range(3)}
     with pytest.raises(Interrupted):
         fit(jobs["1"], NoReporter(), DyingSink(tmp_path, jobs["1"].spec, position))
     together = fused(jobs, sinks={"1": DirectorySink(tmp_path, jobs["1"].spec)})
@@ -245,8 +245,8 @@ def test_snapshots_of_both_loops_hold_the_same(job_of: Callable[[TrainSpec], Job
     fused(jobs, sinks=sinks)
     for name, job in jobs.items():
         with pytest.raises(Interrupted):
-            fit(job, NoReporter(), DyingSink(tmp_path / "alone", job.spec, Position(1, 2)))
-        ours, theirs = (DirectorySink(tmp_path / one, job.spec).load() for one in (name, "alone"))
+            fit(job, NoReporter(), DyingSink(tmp_path / f"alone {name}", job.spec, Position(1, 2)))
+        ours, theirs = (DirectorySink(tmp_path / one, job.spec).load() for one in (name, f"alone {name}"))
         assert ours is not None
         assert theirs is not None
         assert ours.progress.position == theirs.progress.position
@@ -313,10 +313,10 @@ def test_training_leaves_the_global_random_state_alone(job_of: Callable[[TrainSp
 
 
 APART: list[Fields] = [
-    *({"model": {name: value}} for name, value in {"width": 32, "heads": 4, "depth": 2, "summary_tokens": 1}.items()),
+    *({"model": {name: value}} for name, value in {"width": 32, "heads": 4, "depth": 1, "summary_tokens": 1}.items()),
     *({"model": {name: value}} for name, value in {"steps": 1, "fisher": "ema", "likelihood": "gaussian"}.items()),
     *({"model": {name: value}} for name, value in {"encoder": "statistics", "task_loss": "mse"}.items()),
-    {"batch_size": 64},
+    {"batch_size": 65},
     {"protocol": {"name": "block"}},
     {"precision": "bf16"},
 ]

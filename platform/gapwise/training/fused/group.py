@@ -6,7 +6,8 @@ Every trial keeps its own reporter, sink, history and position; it ends as it wo
 that is not finite or an exception of its own reporter or sink, ends nobody else. Trials that resume in the middle of an
 epoch finish that one by themselves, and a trial that is left alone goes on in the unfused loop.
 
-It chooses neither which trials nor how many: a caller does, who knows the queue and the memory.
+What goes wrong with all of them (memory) is raised: the trials then go on from their checkpoints, wherever. It
+chooses neither which trials nor how many: a caller does, who knows the queue and the memory.
 """
 
 import time
@@ -21,7 +22,7 @@ from gapwise.training.fused.grouping import fusion_key, why_alone
 from gapwise.training.fused.member import Ending, Member
 from gapwise.training.fused.stack import Stack
 from gapwise.training.fused.step import Stepper
-from gapwise.training.job import Job, Trained
+from gapwise.training.job import Job, Trained, unwrapped
 from gapwise.training.loop import advance, begin, close_epoch, finished, result
 from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Reporter
 
@@ -43,7 +44,7 @@ class FusedGroup:
 
     def fits(self, job: Job) -> bool:
         """Whether a trial may join those that are there."""
-        if why_alone(job.spec) is not None or job.workers.world > 1:
+        if why_alone(job.spec) is not None or job.workers.world > 1 or job.wrap is not unwrapped:
             return False
         return all(_alike(member.job, job) for member in self._members[:1])
 
@@ -57,6 +58,8 @@ class FusedGroup:
         job = replace(job, spec=settled(job.spec, job.shape, job.valid.labels))
         member = Member(name=name, job=job, run=begin(job, sink), reporter=reporter, sink=sink)
         self._unstack()
+        if not self._members:
+            self._source = None
         self._members.append(member)
 
     def step_epoch(self) -> list[Ending]:

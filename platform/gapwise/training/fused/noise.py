@@ -93,14 +93,16 @@ class Dropout:
         self._found: dict[int, list[Drawn]] = {}
 
     def factors(self, steps: Sequence[int], views: Views) -> Tensor:
-        """(K, N): 0 or 1 / (1 - p) in each trial's places, 1 elsewhere. `views` (B, ...) are any one trial's."""
+        """(K, N): 0 or 1 / (1 - p), never 0 on padding. `views` (B, ...) are any one trial's."""
         drawn = self._found.get(views.complete.size) or self._find(views)
         like = next(self._members[0].run.model.parameters()).detach()
-        made_KN = like.new_ones(len(self._members), drawn[0].common)
-        for row_N, member, step, one in zip(made_KN, self._members, steps, drawn, strict=True):
+        shares = [member.job.spec.model.dropout for member in self._members]
+        share_K1 = torch.tensor(shares, dtype=like.dtype, device=like.device).unsqueeze(1)
+        fresh_KN = like.new_ones(len(self._members), drawn[0].common)
+        for row_N, member, step, one in zip(fresh_KN, self._members, steps, drawn, strict=True):
             if member.job.spec.model.dropout:
                 _draw(row_N, member, step, one)
-        return made_KN
+        return (fresh_KN >= share_K1).to(like.dtype).div_(1.0 - share_K1)
 
     def _find(self, views: Views) -> list[Drawn]:
         lengths = [prompt_length(member.job.spec.model) for member in self._members]
@@ -119,11 +121,10 @@ def _numbers(shapes: Shapes) -> int:
 
 
 def _draw(row_N: Tensor, member: Member, step: int, drawn: Drawn) -> None:
-    probability = member.job.spec.model.dropout
+    """Uniform numbers in a trial's places."""
     member.run.seed_noise(member.job.spec.seed, 0, step)
-    fresh = torch.rand(drawn.own, generator=member.run.noise, device=row_N.device, dtype=row_N.dtype)
-    kept = (fresh >= probability).to(row_N.dtype).div_(1.0 - probability)
     if drawn.place is None:
-        row_N.copy_(kept)
+        row_N.uniform_(generator=member.run.noise)
     else:
-        row_N[drawn.place.to(row_N.device)] = kept
+        own_N = row_N.new_empty(drawn.own).uniform_(generator=member.run.noise)
+        row_N[drawn.place.to(row_N.device)] = own_N

@@ -6,7 +6,7 @@ between rows, so a trial that is not finite any more does not touch its neighbou
 Shape legend: K trials, P numbers of all parameters.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ PREFIX = "model."
 
 
 class Stack:
-    """`parameters` (K, ...) by name are leaves of autograd in the memory of `rows`; `state` and `fixed` are as large."""
+    """`parameters` (K, ...) by name are leaves of autograd in the memory of `rows`; `state`, `fixed`: as large."""
 
     def __init__(self, members: Sequence[Member]) -> None:
         job = members[0].job
@@ -59,34 +59,35 @@ class Stack:
 
     def _read(self, row: int, run: RunState) -> None:
         own = dict(run.model.named_parameters())
-        for name, place in self.layout.row(self.rows.value[row], own).items():
-            place.copy_(own[name].detach())
+        copy(own, self.layout.row(self.rows.value[row], own))
         kept = {name: run.optimiser.state[value] for name, value in own.items() if value in run.optimiser.state}
-        for key, rows in (("exp_avg", self.rows.mean), ("exp_avg_sq", self.rows.square)):
-            for name, place in self.layout.row(rows[row], {name: own[name] for name in kept}).items():
-                place.copy_(kept[name][key])
-        if kept:
+        if kept:  # all of them, or none before the first step
+            for key, rows in (("exp_avg", self.rows.mean), ("exp_avg_sq", self.rows.square)):
+                copy({name: one[key] for name, one in kept.items()}, self.layout.row(rows[row], own))
             self.rows.steps[row] = next(iter(kept.values()))["step"]
 
     def write_back(self, row: int, run: RunState, *, optimiser: bool) -> None:
         """What a run's owner may look at; with `optimiser` all that a snapshot keeps."""
         own = dict(run.model.named_parameters())
-        with torch.no_grad():
-            for name, place in self.layout.row(self.rows.value[row], own).items():
-                own[name].copy_(place)
+        copy(self.layout.row(self.rows.value[row], own), own)
         run.state = {name: value[row].clone() for name, value in self.state.items()}
         run.losses = {name: value[row].clone() for name, value in self.losses.items()}
         if optimiser:
             self._write_optimiser(row, run, own)
 
     def _write_optimiser(self, row: int, run: RunState, own: dict[str, nn.Parameter]) -> None:
-        means, squares = (self.layout.row(rows[row], own) for rows in (self.rows.mean, self.rows.square))
+        means, squares = ({name: torch.empty_like(value) for name, value in own.items()} for _ in range(2))
+        copy(self.layout.row(self.rows.mean[row], own), means)
+        copy(self.layout.row(self.rows.square[row], own), squares)
         for name, value in own.items():
-            run.optimiser.state[value] = {
-                "step": self.rows.steps[row].clone(),
-                "exp_avg": means[name].clone(),
-                "exp_avg_sq": squares[name].clone(),
-            }
+            step = self.rows.steps[row].clone()
+            run.optimiser.state[value] = {"step": step, "exp_avg": means[name], "exp_avg_sq": squares[name]}
+
+
+def copy(source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
+    """By name, in as few launches as can be."""
+    with torch.no_grad():
+        torch._foreach_copy_(list(target.values()), [source[name].detach() for name in target])
 
 
 def _empty(trials: int, layout: Layout, like: Tensor) -> Rows:
