@@ -87,11 +87,18 @@ class EpochBatches(Dataset[Views]):
         """Of the global batch, all workers' shares together."""
         return len(self._batches[index])
 
+    def rows(self, index: int) -> Rows:
+        """This worker's share of a batch."""
+        return self._batches[index][self._rank :: self._world]
+
+    def observed(self, samples: Samples) -> Observed:
+        """What training sees of any samples in this epoch, whichever batches they are in."""
+        return self._protocol.training(samples, seed=self._seed, epoch=self._epoch)
+
     def __getitem__(self, index: int) -> Views:
-        rows = self._batches[index][self._rank :: self._world]
+        rows = self.rows(index)
         complete = self._split.batch(rows)
-        samples = samples_of(self._split.keys[rows], complete)
-        observed = self._protocol.training(samples, seed=self._seed, epoch=self._epoch)
+        observed = self.observed(samples_of(self._split.keys[rows], complete))
         return Views(hide(complete, as_tensors(observed), mask_visible=self._mask_visible), complete)
 
 

@@ -69,6 +69,10 @@ class MultimodalModel(nn.Module, ABC):
     separable: ClassVar[bool] = False
     """Whether `total` of a batch is the mean of its parts' totals, weighted by their samples, and `state` is left as
     it is: only then may gradients be added up over parts of a batch without changing what is trained."""
+    refresh_every: int = 0
+    """Steps between two that `refresh` does anything in; 0 where it never does."""
+    padded: bool = False
+    """Whether prompts are padded to those of other trials, in a fused group; a buffer then says which are a trial's."""
 
     def register_hyperparameters(self, **values: float) -> None:
         """Keep what trials differ in as 0-d buffers, which `vmap` can stack and `state_dict` does not carry."""

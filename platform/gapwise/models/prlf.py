@@ -73,7 +73,7 @@ class Prlf(MultimodalModel):
     def __init__(self, spec: PrlfSpec, shape: DataShape, statistics: Statistics) -> None:
         super().__init__()
         self.modalities = tuple(sorted(shape.modalities))
-        self.fisher, self.fisher_every = spec.fisher, spec.fisher_every
+        self.fisher, self.refresh_every = spec.fisher, spec.fisher_every if spec.fisher == "ema" else 0
         self.register_hyperparameters(dropout=spec.dropout, fisher_lambda=spec.fisher_lambda, tau_rel=spec.tau_rel)
         self.register_hyperparameters(w_uni=spec.w_uni, w_nll=spec.w_nll, w_conf=spec.w_conf)
         self.register_hyperparameters(w_align=spec.w_align, w_cons=spec.w_cons)
@@ -137,7 +137,7 @@ class Prlf(MultimodalModel):
         before they are squared. Mean of squares in each parameter tensor, then over an encoder's tensors, then an
         exponential moving average.
         """
-        if self.fisher != "ema" or step % self.fisher_every:
+        if not self.refresh_every or step % self.refresh_every:
             return state
         fresh_M = self._empirical_fisher(batch, workers)
         rate = torch.maximum(self.statistics_momentum, 1.0 / (state["fisher_refreshes"] + 1.0))

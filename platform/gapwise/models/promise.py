@@ -92,6 +92,7 @@ class Promise(MultimodalModel):
     w_intra: Tensor
     w_rec: Tensor
     label_bandwidth: Tensor
+    own_prompts: Tensor
 
     def __init__(self, spec: PromiseSpec, shape: DataShape, statistics: Statistics) -> None:
         super().__init__()
@@ -101,6 +102,7 @@ class Promise(MultimodalModel):
         self.register_hyperparameters(dropout=spec.dropout, tau_cross=spec.tau_cross, tau_intra=spec.tau_intra)
         self.register_hyperparameters(w_cross=spec.w_cross, w_intra=spec.w_intra, w_rec=spec.w_rec)
         self.register_hyperparameters(label_bandwidth=spec.label_bandwidth)
+        self.register_buffer("own_prompts", torch.ones(spec.prompt_length, dtype=torch.bool), persistent=False)
         self.encoders = EncoderBank(spec, shape.modalities, statistics, spec.prompt_length)
         self.prompting = PromptAttention(spec, len(self.modalities))
         self.fusion = Fusion(spec, len(self.modalities))
@@ -146,7 +148,7 @@ class Promise(MultimodalModel):
 
     def _view(self, batch: ModalityBatch, drop: Drop) -> View:
         encoded = self.encoders(batch, drop, self.prompting.prompts)
-        prompted = self.prompting(encoded, drop)
+        prompted = self.prompting(encoded, drop, self.own_prompts if self.padded else None)
         return View(encoded, prompted, self.fusion(prompted, encoded.available, drop))
 
     def _output(self, view: View, drop: Drop) -> Tensor:

@@ -35,24 +35,35 @@ def fit(job: Job, reporter: Reporter, sink: CheckpointSink) -> Trained:
     the objective or the missing rates do not fit the data.
     """
     job = replace(job, spec=settled(job.spec, job.shape, job.valid.labels))
+    run = begin(job, sink)
+    trainable = job.wrap(run.model)
+    while not finished(run, job):
+        if reporter.report(advance(job, run, trainable, sink)):
+            return result(run, stopped=True)
+    return result(run, stopped=False)
+
+
+def begin(job: Job, sink: CheckpointSink) -> RunState:
+    """A fresh run, or one that continues from the sink's snapshot."""
     model = build_model(job.spec.model, job.shape, job.statistics, job.spec.seed).to(job.device)
     run = RunState.begin(model, build_optimiser(model, job.spec.optimiser), job.device)
     snapshot = sink.load()
     if snapshot is not None:
         run.restore(snapshot)
-    trainable = job.wrap(model)
-    while not _finished(run, job):
-        started = time.perf_counter()
-        samples_per_second = _train_epoch(job, run, trainable, sink)
-        grid = validate(job, run.model, run.state)
-        run.train_seconds += time.perf_counter() - started
-        report = _close_epoch(job, run, grid, samples_per_second)
-        if reporter.report(report):
-            return _result(run, stopped=True)
-    return _result(run, stopped=False)
+    return run
 
 
-def _finished(run: RunState, job: Job) -> bool:
+def advance(job: Job, run: RunState, trainable: nn.Module, sink: CheckpointSink) -> EpochReport:
+    """The rest of one epoch, and its validation."""
+    started = time.perf_counter()
+    samples_per_second = _train_epoch(job, run, trainable, sink)
+    grid = validate(job, run.model, run.state)
+    run.train_seconds += time.perf_counter() - started
+    return close_epoch(job, run, grid, samples_per_second)
+
+
+def finished(run: RunState, job: Job) -> bool:
+    """Whether every epoch is trained, or patience is exhausted."""
     epoch = run.position.epoch
     out_of_patience = 0 < job.spec.patience <= epoch - run.best_epoch and not job.keep_last
     return epoch >= job.spec.epochs or out_of_patience
@@ -101,7 +112,8 @@ def _backward(job: Job, run: RunState, trainable: nn.Module, batches: EpochBatch
     return part.incomplete, state
 
 
-def _close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float) -> EpochReport:
+def close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float) -> EpochReport:
+    """Note the epoch that `run` has trained and `grid` judges. Raises Diverged."""
     losses = run.take_losses(job.workers)
     cost = reduce_curve(grid.curve(job.spec.objective.metric), job.spec.objective)
     if not all(math.isfinite(value) for value in (*losses.values(), cost)):
@@ -120,7 +132,8 @@ def _close_epoch(job: Job, run: RunState, grid: Grid, samples_per_second: float)
     return report
 
 
-def _result(run: RunState, *, stopped: bool) -> Trained:
+def result(run: RunState, *, stopped: bool) -> Trained:
+    """What a run that is over comes to: its best weights."""
     run.load_best()
     kept = run.history[run.best_epoch - 1]
     return Trained(model=run.model.eval(), state=run.state, history=run.history, kept=kept, stopped=stopped)

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gapwise.models.blocks.attention import Attention, AttentionPool, Drop, FeedForward, Memory, split_axis
 from gapwise.models.blocks.bank import Encoded
@@ -59,10 +60,11 @@ class PromptAttention(nn.Module):
         self.adapt_norm = nn.LayerNorm(width)
         self.adapt = Attention(width, spec.heads)
 
-    def forward(self, encoded: Encoded, drop: Drop) -> Prompted:
+    def forward(self, encoded: Encoded, drop: Drop, own_L: Tensor | None = None) -> Prompted:
+        """`own_L` bool says which of padded prompts there are; the others are as if there were none."""
         scenario_BCW = self._scenario(encoded.available)
-        generated_BUSW = self._generate(encoded, drop)
-        present_BMSW = self._adapt(encoded.summary, scenario_BCW, drop)
+        generated_BUSW = self._generate(encoded, drop, own_L)
+        present_BMSW = self._adapt(encoded.summary, scenario_BCW, drop, own_L)
         chosen_BM11 = encoded.available.unsqueeze(-1).unsqueeze(-1)
         return Prompted(torch.where(chosen_BM11, present_BMSW, generated_BUSW), generated_BUSW, scenario_BCW)
 
@@ -72,17 +74,18 @@ class PromptAttention(nn.Module):
         share_BM = available_BM.to(missing_MCW.dtype)
         return missing_MCW.sum(0) + torch.einsum("...m,mcw->...cw", share_BM, present_MCW - missing_MCW)
 
-    def _generate(self, encoded: Encoded, drop: Drop) -> Tensor:
+    def _generate(self, encoded: Encoded, drop: Drop, own_L: Tensor | None) -> Tensor:
         """G_u for every u, (B, U, S, W). Where nothing else is available the prompts alone answer."""
         scenario_BUCW = self._scenario(others(encoded.available))
         own_ULW, common_BUCW = self.ask_norm(self.prompts), self.ask_norm(scenario_BUCW)
         asked_BUAW = beside(own_ULW, common_BUCW, 2)
         query_BHQE = beside(self.ask.ask(own_ULW), self.ask.ask(common_BUCW), 3).transpose(1, 2).flatten(2, 3)
-        mask_BQK = self._speakers(encoded).repeat_interleave(asked_BUAW.shape[2], dim=1)
+        mask_BQK = self._speakers(encoded, own_L).repeat_interleave(asked_BUAW.shape[2], dim=1)
         told_BQW = self.ask.look(query_BHQE, self._context(encoded), mask_BQK)
         answer_BUAW = asked_BUAW + drop(split_axis(told_BQW, 1, asked_BUAW.shape[1:3]))
         answer_BUAW = answer_BUAW + drop(self.feed_forward(self.forward_norm(answer_BUAW)))
-        pooled: Tensor = self.generated_norm(self.pool(answer_BUAW))
+        asking_A = None if own_L is None else padded(own_L, 0, answer_BUAW.shape[2] - len(own_L))
+        pooled: Tensor = self.generated_norm(self.pool(answer_BUAW, asking_A))
         return pooled
 
     def _context(self, encoded: Encoded) -> Memory:
@@ -93,18 +96,24 @@ class PromptAttention(nn.Module):
         ]
         return Memory(*parts)
 
-    def _speakers(self, encoded: Encoded) -> Tensor:
+    def _speakers(self, encoded: Encoded, own_L: Tensor | None) -> Tensor:
         """(B, U, K) bool: the tokens of the context that target u may look at."""
-        mask_BUM = others(encoded.available)
-        tokens = encoded.summary.shape[2] + self.prompts.shape[1]
-        return mask_BUM.repeat_interleave(tokens, dim=2)
+        mask_BUM, summary = others(encoded.available), encoded.summary.shape[2]
+        mask_BUK = mask_BUM.repeat_interleave(summary + self.prompts.shape[1], dim=2)
+        return mask_BUK if own_L is None else mask_BUK & padded(own_L, summary, 0).repeat(mask_BUM.shape[2])
 
-    def _adapt(self, summary_BMSW: Tensor, scenario_BCW: Tensor, drop: Drop) -> Tensor:
+    def _adapt(self, summary_BMSW: Tensor, scenario_BCW: Tensor, drop: Drop, own_L: Tensor | None) -> Tensor:
         """H_m + sigmoid(g_m) * attention of H_m to [P_m ; P_s]."""
         own, common = self.adapt.remember(self.prompts), self.adapt.remember(scenario_BCW.unsqueeze(1))
         memory = Memory(beside(own.key, common.key, 3), beside(own.value, common.value, 3))
-        told_BMSW = self.adapt.look(self.adapt.ask(self.adapt_norm(summary_BMSW)), memory, None)
+        known_K = None if own_L is None else padded(own_L, 0, scenario_BCW.shape[1])
+        told_BMSW = self.adapt.look(self.adapt.ask(self.adapt_norm(summary_BMSW)), memory, known_K)
         return summary_BMSW + self.gate.sigmoid() * drop(told_BMSW)
+
+
+def padded(own_L: Tensor, before: int, after: int) -> Tensor:
+    """The mask of prompts among tokens that are always there."""
+    return functional.pad(own_L, (before, after), value=True)
 
 
 def beside(own: Tensor, common: Tensor, axis: int) -> Tensor:
