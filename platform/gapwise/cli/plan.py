@@ -75,8 +75,18 @@ def _show(body: dict[str, Any]) -> None:
         f"of {body['resources']}",
         soft_wrap=True,
     )
+    _show_pack(body)
     if body["estimated_seconds"] is None:
         stdout.print("time: unknown: name a dataset with --data")
     else:
         stdout.print(f"time: about {body['estimated_seconds'] / 60:.0f} minutes at most", soft_wrap=True)
         stdout.print(f"estimated from {body['estimated_from']}", style="dim", soft_wrap=True)
+
+
+def _show_pack(body: dict[str, Any]) -> None:
+    pack = body["pack"]
+    if body["executor"] == "warm" and pack not in (1, body["resolved"]["trials_per_device"]):
+        many = "as many trials as a probe finds best" if pack == "auto" else f"{pack} trials"
+        stdout.print(f"pack: each of them is a worker that trains {many} fused, as one program", soft_wrap=True)
+    for arm, reason in body["unfused"].items():
+        stdout.print(f"not fused: {arm}: {reason}", soft_wrap=True, markup=False)

@@ -271,6 +271,9 @@ class SearchSpec(Spec):
     """Ray Train workers of a trial; more than one needs `executor: train`."""
     trials_per_device: Annotated[int, Field(ge=1, le=64)] = 1
     """Trials that share a GPU, with `executor: warm`; where there is none, every trial has a CPU core at least."""
+    pack: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
+    """Trials that a worker trains fused, as one batched program, with `executor: warm`; auto: as many as fit the memory
+    and still gain, found by a short probe. So many configurations are asked for before the first of them answers."""
     budget: BudgetSpec = BudgetSpec()
     """Ends of the search beside `trials`."""
     trial_seconds: Annotated[float, Field(gt=0.0)] | None = None
@@ -307,7 +310,17 @@ class SearchSpec(Spec):
             raise ValueError("workers_per_trial above 1 needs executor: train")
         if self.trials_per_device > 1 and self.executor == "train":
             raise ValueError("trials_per_device above 1 needs executor: warm")
+        if self.pack != 1:
+            self._refuse_beside_pack()
         return self
+
+    def _refuse_beside_pack(self) -> None:
+        if self.executor == "train":
+            raise ValueError("pack needs executor: warm")
+        if self.trials_per_device > 1:
+            raise ValueError("pack and trials_per_device both put trials on one device: choose one")
+        if self.trial_seconds is not None:
+            raise ValueError("trial_seconds watches one run at a time: it needs pack: 1")
 
     @model_validator(mode="after")
     def _objectives_are_usable(self) -> "SearchSpec":

@@ -1,6 +1,7 @@
 """The study's book as a Ray actor, and the line by which workers reach it by name."""
 
 import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from gapwise.distributed.lock import taken
 from gapwise.distributed.threads import keep_to_own_cpus
 from gapwise.errors import StudyError
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import Assignment, Outcome, Verdict
+from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.events import events_beside
 from gapwise.tuning.history import load_history
@@ -127,6 +128,35 @@ class ActorLine:
 
     def finish(self, assignment: Assignment, outcome: Outcome) -> None:
         _heard(self._book.finish.remote(assignment, outcome))
+
+
+class ActorHand:
+    """A worker's `Hand`: what the book gives to this pack. Raises LineLost.
+
+    `until` is when nothing new starts, in seconds since 1970; one that does not `refill` takes `most` in all.
+    """
+
+    def __init__(self, book: str, pack: str, phase: Phase, *, until: float | None, refill: bool) -> None:
+        self._book: Any = ray.get_actor(actor_name(book))
+        self._pack, self._phase, self._until, self._refill = pack, phase, until, refill
+        self._left = 0
+
+    def start(self) -> tuple[list[Assignment], int]:
+        """What it was given before, and how often its worker died."""
+        found: tuple[list[Assignment], int] = _heard(self._book.start_pack.remote(self._pack))
+        return found
+
+    def fill(self, most: int) -> None:
+        """So many may be taken where there is no refilling."""
+        self._left = most
+
+    def take(self, arm: str | None) -> Assignment | None:
+        if not (self._refill or self._left > 0):
+            return None
+        self._left -= 1
+        late = self._until is not None and time.time() > self._until
+        found: Assignment | None = _heard(self._book.take.remote(self._pack, self._phase, late, arm))
+        return found
 
 
 def _heard(answer: Any) -> Any:

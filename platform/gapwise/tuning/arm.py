@@ -185,6 +185,11 @@ class ArmStudy:
         """What a dead driver left, under its own number."""
         return self._adopted.popleft() if self._adopted else None
 
+    def put_back(self, assignment: Assignment) -> None:
+        """It was handed out, and nobody has begun with it; unless it has ended."""
+        if assignment.number in self._live:
+            self._adopted.append(assignment)
+
     def ask(self) -> Assignment:
         """The next configuration; what waits in the queue comes first."""
         self._study.sampler = self._sampler(self.asked)

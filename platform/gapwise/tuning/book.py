@@ -5,6 +5,7 @@ tested without Ray. A trial that the journal calls RUNNING when the book is open
 handed out again under its own number, and its worker continues from its last checkpoint.
 """
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,16 @@ class Spent(NamedTuple):
 
     epochs: int
     device_seconds: float
+
+
+@dataclass(kw_only=True, slots=True)
+class Hold:
+    """What a worker that trains many at once has, by key."""
+
+    given: dict[str, Assignment] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    """Since the worker started, or started again."""
+    starts: int = 0
 
 
 class StudyBook:
@@ -50,7 +61,9 @@ class StudyBook:
         }
         self._events = EventLog(events or events_beside(Path(where)))
         self._budget, self._devices = space.budget, space.workers_per_trial
+        self._trials_of = space.trials_of
         self._paused, self._full = False, ""
+        self._packs: dict[str, Hold] = {}
         for ended in (*self.finished("search"), *self.finished("seeds")):  # a driver may die before it notes an ending
             self._note("finished", ended.assignment, ended.outcome._asdict())
 
@@ -78,13 +91,14 @@ class StudyBook:
         limits = ((spent.epochs, budget.epochs), (spent.device_seconds, budget.device_seconds))
         return any(limit is not None and used >= limit for used, limit in limits)
 
-    def next_search(self, late: bool = False) -> Assignment | None:
+    def next_search(self, late: bool = False, arm: str | None = None) -> Assignment | None:
         """The next configuration to train: what a dead driver left, then one of the arm that is furthest behind.
 
         A configuration whose training is on record is answered from there, and the question goes on. None where the
-        trials or the budget are used up (`late`: that of time, which only the driver knows), or the study is paused.
+        trials or the budget are used up (`late`: that of time, which only the driver knows), or the study is paused;
+        and where an `arm` is asked for that has none left.
         """
-        while not self._paused and (assignment := self._adopt("search") or self._ask(late)) is not None:
+        while not self._paused and (assignment := self._adopt("search", arm) or self._ask(late, arm)) is not None:
             self._note("started", assignment, {})
             answer = self._studies["search", assignment.arm].answer(assignment)
             if answer is None:
@@ -92,16 +106,50 @@ class StudyBook:
             self.finish(assignment, answer)
         return None
 
-    def _ask(self, late: bool) -> Assignment | None:
+    def _ask(self, late: bool, arm: str | None) -> Assignment | None:
         if late or self.used_up():
             return None
-        arm = min(self._arms, key=lambda name: self._studies["search", name].share)
-        study = self._studies["search", arm]
+        behind = min(self._arms, key=lambda name: self._studies["search", name].share)
+        study = self._studies["search", arm or behind]
         return study.ask() if study.share < 1.0 else None
 
-    def _adopt(self, phase: Phase) -> Assignment | None:
-        left = (self._studies[phase, arm].adopt() for arm in self._arms)
+    def _adopt(self, phase: Phase, arm: str | None = None) -> Assignment | None:
+        left = (self._studies[phase, one].adopt() for one in ([arm] if arm else self._arms))
         return next((assignment for assignment in left if assignment is not None), None)
+
+    def take(self, pack: str, phase: Phase, late: bool = False, arm: str | None = None) -> Assignment | None:
+        """One more for a worker that trains many at once, of an `arm` where one is named; the book keeps in mind who
+        has it. None as in `next_search`, and where another arm is further behind by a pack or more.
+        """
+        hold = self._packs.setdefault(pack, Hold())
+        if phase == "search":
+            found = None if arm and self._ahead(arm, len(hold.given)) else self.next_search(late, arm)
+        else:
+            found = self.next_repeat(arm)
+        if found is not None:
+            hold.given[found.key] = found
+        return found
+
+    def _ahead(self, arm: str, most: int) -> bool:
+        """Whether an arm was asked for so many trials more than its part that others come first."""
+        behind = min(self._studies["search", one].share for one in self._arms)
+        return (self._studies["search", arm].share - behind) * self._trials_of(arm) >= max(1, most)
+
+    def start_pack(self, pack: str) -> tuple[list[Assignment], int]:
+        """What a worker has when it starts, and how often it died before."""
+        hold = self._packs.setdefault(pack, Hold())
+        hold.starts += 1
+        hold.begun.clear()
+        return list(hold.given.values()), hold.starts - 1
+
+    def give_up_pack(self, pack: str, outcome: Outcome) -> None:
+        """Its worker died too often: what it had begun fails, and what it had not goes to others."""
+        hold = self._packs.pop(pack, Hold())
+        for key, assignment in hold.given.items():
+            if key in hold.begun:
+                self.give_up(assignment, outcome)
+            else:
+                self._of(assignment).put_back(assignment)
 
     def plan_repeats(self, repeats: list[Repeat]) -> int:
         """Queue the second phase's runs, those in the journal excepted; returns how many wait."""
@@ -109,12 +157,13 @@ class StudyBook:
             self._studies["seeds", arm].plan([repeat for repeat in repeats if repeat.arm == arm])
         return sum(self._studies["seeds", arm].left for arm in self._arms)
 
-    def next_repeat(self) -> Assignment | None:
+    def next_repeat(self, arm: str | None = None) -> Assignment | None:
         if self._paused:
             return None
-        assignment = self._adopt("seeds")
+        assignment = self._adopt("seeds", arm)
         if assignment is None:
-            waiting = next((study for arm in self._arms if (study := self._studies["seeds", arm]).waits), None)
+            among = [self._studies["seeds", one] for one in ([arm] if arm else self._arms)]
+            waiting = next((study for study in among if study.waits), None)
             assignment = waiting.ask() if waiting is not None else None
         if assignment is not None:
             self._note("started", assignment, {})
@@ -134,6 +183,9 @@ class StudyBook:
 
     def begin(self, assignment: Assignment) -> Assignment | None:
         """How a worker should run this; None if it has ended (its worker died just after), or in a pause."""
+        for hold in self._packs.values():
+            if assignment.key in hold.given:
+                hold.begun.add(assignment.key)
         return None if self._paused else self._of(assignment).current(assignment.number)
 
     def out_of_memory(self, assignment: Assignment) -> Assignment | None:
@@ -164,6 +216,8 @@ class StudyBook:
 
     def _end(self, assignment: Assignment, outcome: Outcome) -> None:
         recorded = self._of(assignment).finish(assignment.number, outcome)
+        for hold in self._packs.values():
+            hold.given.pop(assignment.key, None)
         if recorded is not None:
             self._note("finished", assignment, recorded._asdict())
 

@@ -14,6 +14,7 @@ from gapwise.models.catalogue import build_model
 from gapwise.models.interface import Alone, SeededNoise
 from gapwise.spec.search import SearchSpec
 from gapwise.training.footprint import footprint
+from gapwise.training.fused.grouping import why_alone
 from gapwise.training.job import whole_job
 from gapwise.tuning.executor import needs_of
 from gapwise.tuning.opening import settled_space
@@ -63,12 +64,24 @@ def plan_study(space: SearchSpec, data: Path | None, studies: Path) -> dict[str,
         "resources": f"{available} on this machine",
         "trial_resources": trial_resources(available, needs_of(space)),
         "at_once": most_at_once(available, needs_of(space)),
-        "pack": space.trials_per_device if available.gpus else 1,
+        "pack": _pack(space, available),
+        "unfused": _unfused(space),
         "estimated_seconds": _seconds(space, trials, again, data) / devices if data else None,
         "estimated_from": _PROBE if data else None,
         "space": {arm: describe(space, arm) for arm in space.arm_names()},
         "resolved": space.model_dump(mode="json", exclude={"train": {"model"}}),
     }
+
+
+def _pack(space: SearchSpec, available: Resources) -> int | str:
+    """Trials on a device at once: fused, or in processes of their own."""
+    return space.pack if space.pack != 1 else space.trials_per_device if available.gpus else 1
+
+
+def _unfused(space: SearchSpec) -> dict[str, str]:
+    """Models that a pack does not fuse, by name, with the reason."""
+    reasons = {} if space.pack == 1 else {arm: why_alone(default_spec(space, arm)) for arm in space.arm_names()}
+    return {arm: reason for arm, reason in reasons.items() if reason}
 
 
 def trial_resources(available: Resources, needs: Needs) -> str:

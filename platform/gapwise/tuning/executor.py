@@ -6,6 +6,7 @@ configurations or early stopping: the book does, for both alike.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,8 +23,10 @@ from gapwise.distributed.notice import Notice
 from gapwise.distributed.placement import Needs, Share, fitting, most_at_once, place
 from gapwise.distributed.threads import keep_to_own_cpus
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.actor import ActorLine
+from gapwise.tuning.actor import ActorHand, ActorLine
 from gapwise.tuning.assignment import Assignment, Phase, failure
+from gapwise.tuning.pack import Pack
+from gapwise.tuning.pack_size import at_once
 from gapwise.tuning.trial import Place, job_of, run_trial
 
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
@@ -67,25 +70,45 @@ class Room:
         return self._most
 
 
+class PackRun(NamedTuple):
+    """What a worker that trains many at once is told; to Tune it is one trial."""
+
+    name: str
+    phase: Phase
+    until: float | None
+    """In seconds since 1970: nothing new starts later."""
+    refill: bool
+    """Whether who ends makes room for another; if not, the pack ends, and its device may be somebody else's."""
+
+
 class BookSearcher(Searcher):
     """Tune's view of the book: suggests what the book hands out, and tells it of workers that died for good."""
+
+    _refill = True
 
     def __init__(self, book: Any, run: PhaseRun, share: Share) -> None:
         super().__init__(metric="done", mode="max")
         self._book, self._run, self._share = book, run, share
         self._room = Room(run, share)
         self._running: dict[str, Assignment] = {}
+        self._packs = run.place.space.pack != 1
 
     def given_up(self, trial_id: str, error: str) -> None:
-        """A run whose worker died more often than the space allows."""
+        """A run whose worker died more often than the space allows; of a pack, what it had begun with."""
         deaths = self._run.place.space.worker_deaths + 1
         kind = "OOM" if killed_for_memory(error) else "crash"
         last = next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "no word from Ray")
         reason = failure(f"{kind}: the worker died {deaths} times, the last time of: {last[:300]}")
-        ray.get(self._book.give_up.remote(self._running.pop(trial_id), reason))
+        assignment = self._running.pop(trial_id)
+        if self._packs:
+            ray.get(self._book.give_up_pack.remote(trial_id, reason))
+        else:
+            ray.get(self._book.give_up.remote(assignment, reason))
 
     def starts_again(self, trial_id: str, error: str) -> None:
-        """A run whose worker died: with a smaller micro-batch, if that was for lack of memory."""
+        """A run whose worker died: with a smaller micro-batch, if that was for lack of memory. A pack halves itself."""
+        if self._packs:
+            return
         now = ray.get(self._book.begin.remote(self._running[trial_id])) if killed_for_memory(error) else None
         if now is not None:
             ray.get(self._book.out_of_memory.remote(now))
@@ -96,13 +119,27 @@ class BookSearcher(Searcher):
     def suggest(self, trial_id: str) -> Any:
         if len(self._running) >= self._room():
             return None  # not now
-        search = self._run.phase == "search"
-        assignment = ray.get(self._book.next_search.remote(self._late()) if search else self._book.next_repeat.remote())
+        assignment = ray.get(self._next(trial_id))
         if assignment is None:
             return str(Searcher.FINISHED)
         self._running[trial_id] = assignment
         where = {"place": self._run.place, "book": self._run.book, "share": self._share}
+        if self._packs:
+            return {**where, "pack": PackRun(trial_id, self._run.phase, self._until(), self._refill)._asdict()}
         return {**where, "assignment": assignment._asdict()}
+
+    def _next(self, trial_id: str) -> Any:
+        if self._packs:
+            return self._book.take.remote(trial_id, self._run.phase, self._late())
+        search = self._run.phase == "search"
+        return self._book.next_search.remote(self._late()) if search else self._book.next_repeat.remote()
+
+    def _until(self) -> float | None:
+        """The deadline on a clock that other machines have too."""
+        deadline = self._run.deadline
+        if deadline is None or deadline == math.inf:
+            return None
+        return time.time() + deadline - time.monotonic()
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del result
@@ -144,6 +181,21 @@ def warm_trainable(config: dict[str, Any]) -> None:
         run_trial(where, assignment, job_of(where, assignment), line, Notice())
     except Restart as left:  # in the words in which Ray tells it, which Tune does not count as a failure
         raise ray.exceptions.RayActorError(error_msg=str(left), preempted=True) from left
+    tune.report({"done": 1})
+
+
+def packed_trainable(config: dict[str, Any]) -> None:
+    """As many assignments as are left, on this actor's device, many at once. Leaves as `warm_trainable` does."""
+    keep_to_own_cpus()
+    where, line, told = config["place"], ActorLine(config["book"]), PackRun(**config["pack"])
+    hand = ActorHand(config["book"], told.name, told.phase, until=told.until, refill=told.refill)
+    left, deaths = hand.start()
+    most = max(1, at_once(where, left) >> deaths)
+    hand.fill(most - len(left))
+    try:
+        Pack(where, hand, line, most=most, left=left, notice=Notice()).run()
+    except Restart as left_for:
+        raise ray.exceptions.RayActorError(error_msg=str(left_for), preempted=True) from left_for
     tune.report({"done": 1})
 
 
@@ -228,7 +280,7 @@ def _trainable(space: SearchSpec, share: Share) -> Any:
     if space.executor == "train":
         return tune.with_resources(train_trainable, tune.PlacementGroupFactory([_NEXT_TO_NOTHING]))
     gpu = {"GPU": share.gpus} if share.gpus else {}
-    return tune.with_resources(warm_trainable, {"CPU": share.cpus, **gpu})
+    return tune.with_resources(warm_trainable if space.pack == 1 else packed_trainable, {"CPU": share.cpus, **gpu})
 
 
 def needs_of(space: SearchSpec) -> Needs:

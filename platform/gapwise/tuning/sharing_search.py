@@ -23,6 +23,8 @@ from gapwise.tuning.executor import NO_LIMIT, BookSearcher, PhaseRun, needs_of, 
 class SharingSearcher(BookSearcher):
     """Hands out what the study's book does, when the cluster's book allows it."""
 
+    _refill = False  # or a pack would never give its device to anybody
+
     def __init__(self, book: Any, run: PhaseRun, share: Share, turns: Turns) -> None:
         super().__init__(book, run, share)
         self._turns = turns

@@ -11,7 +11,7 @@ import gc
 import math
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -153,15 +153,21 @@ def run_trial(
 def _run_to_its_end(
     place: Place, assignment: Assignment, job: Job, line: StudyLine, notice: Callable[[], bool]
 ) -> None:
-    now = _begun(assignment, job, line)
+    now = begun(assignment, job, line)
     while now is not None:
-        cut = job.spec if now.micro_batch is None else job.spec.model_copy(update={"micro_batch": now.micro_batch})
-        now = _attempt(place, now, replace(job, spec=cut), line, notice)
+        now = _attempt(place, now, as_told(job, now), line, notice)
         if now is not None:
-            _free_memory()
+            free_memory()
 
 
-def _begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
+def as_told(job: Job, now: Assignment) -> Job:
+    """With the micro-batch that the book says, where memory was short before."""
+    if now.micro_batch is None:
+        return job
+    return replace(job, spec=job.spec.model_copy(update={"micro_batch": now.micro_batch}))
+
+
+def begun(assignment: Assignment, job: Job, line: StudyLine) -> Assignment | None:
     """How rank 0 was told to run it."""
     now = line.begin(assignment) if job.rank == 0 else None
     if not agreed(job, now is not None):
@@ -174,43 +180,83 @@ def _attempt(
     place: Place, assignment: Assignment, job: Job, line: StudyLine, notice: Callable[[], bool]
 ) -> Assignment | None:
     """One go; returns what is to be run next where memory was short."""
-    folder = trial_folder(place, assignment)
-    reporter = StudyReporter(line, assignment, job, place.space.objectives)
-    sink = PausingSink(folder, job, reporter)
+    one = Attempt.of(place, assignment, job, line, notice)
+    ended: Outcome | Exception
     try:
-        with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), folder):
-            outcome = _run(place, assignment, job, reporter, LeavingSink(sink, job, notice))
-    except Paused:
+        with watched(place.space.trial_seconds, lambda said: line.finish(assignment, failure(said)), one.folder):
+            ended = _run(one)
+    except Exception as error:  # noqa: BLE001 - told, or raised again: it is the outcome
+        ended = error
+    return one.settle(ended)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One go at an assignment, by a worker that was told to begin it."""
+
+    place: Place
+    assignment: Assignment
+    job: Job
+    line: StudyLine
+    reporter: StudyReporter
+    kept: PausingSink
+    """Where its checkpoint is."""
+    sink: CheckpointSink
+    """The same, which leaves when the worker's node is about to go."""
+
+    @classmethod
+    def of(
+        cls, place: Place, assignment: Assignment, job: Job, line: StudyLine, notice: Callable[[], bool]
+    ) -> "Attempt":
+        reporter = StudyReporter(line, assignment, job, place.space.objectives)
+        kept = PausingSink(trial_folder(place, assignment), job, reporter)
+        sink = LeavingSink(kept, job, notice)
+        return cls(place=place, assignment=assignment, job=job, line=line, reporter=reporter, kept=kept, sink=sink)
+
+    @property
+    def folder(self) -> Path:
+        return trial_folder(self.place, self.assignment)
+
+    def settle(self, ended: Outcome | Exception) -> Assignment | None:
+        """Tell how it ended; returns what is to be run next where memory was short.
+
+        Raises what is no ending of this run: a line that is lost, a disk that is full, a worker that has to leave.
+        """
+        if isinstance(ended, Paused):
+            return None
+        if isinstance(ended, Diverged):
+            ended = failure(f"NaN: {ended}")
+        if isinstance(ended, Exception):
+            return self._broken(ended)
+        if self.job.rank == 0:
+            self.line.finish(self.assignment, ended)
+            self.kept.forget()
         return None
-    except Diverged as error:
-        outcome = failure(f"NaN: {error}")
-    except Exception as error:
+
+    def _broken(self, error: Exception) -> Assignment | None:
+        alone = self.job.workers.world == 1
         if isinstance(error, LineLost | Restart) or no_room(error):
-            raise
-        if job.workers.world > 1 and lost_a_worker(error):  # it goes on elsewhere, as after its own death
-            raise
-        again = _told_why(error, assignment, folder, line)
-        if job.workers.world == 1:
+            raise error
+        if not alone and lost_a_worker(error):  # it goes on elsewhere, as after its own death
+            raise error
+        again = _told_why(error, self.assignment, self.folder, self.line)
+        if alone:
             return again
         if again is not None:
             raise Restart from error
-        raise
-    if job.rank == 0:
-        line.finish(assignment, outcome)
-        sink.forget()
-    return None
+        raise error
 
 
 def _told_why(error: Exception, assignment: Assignment, folder: Path, line: StudyLine) -> Assignment | None:
     """Tell the failure, or hear how to go on; the traceback is kept in either case."""
     reason = _why(error, folder)
-    again = line.out_of_memory(assignment) if _out_of_memory(error) else None
+    again = line.out_of_memory(assignment) if out_of_memory(error) else None
     if again is None:
         line.finish(assignment, failure(reason))
     return again
 
 
-def _free_memory() -> None:
+def free_memory() -> None:
     """What an attempt has left, exceptions and their frames included."""
     gc.collect()
     if torch.cuda.is_available():
@@ -226,29 +272,37 @@ def _why(error: Exception, folder: Path) -> str:
     """The reason in a line; the traceback goes to a file beside the checkpoint."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
-    kind = "OOM" if _out_of_memory(error) else "crash"
+    kind = "OOM" if out_of_memory(error) else "crash"
     words = " ".join(str(error).split())
     return f"{kind}: {type(error).__name__}: {words[:300]} (traceback: {folder / ERROR_FILE})"
 
 
-def _out_of_memory(error: Exception) -> bool:
+def out_of_memory(error: Exception) -> bool:
     """PyTorch says so by type on a GPU and by words on a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
-def _run(place: Place, assignment: Assignment, job: Job, reporter: StudyReporter, sink: CheckpointSink) -> Outcome:
+def _run(one: Attempt) -> Outcome:
     """Measure what is constrained, and train what keeps within."""
-    constraints = place.space.constraints
-    if assignment.phase == "seeds" or not constraints.limits():
-        return _outcome(place, assignment, job, fit(job, reporter, sink))
+    measured, broken_by = limits_of(one)
+    if broken_by:
+        return infeasible(measured, broken_by)
+    return outcome_of(one, fit(one.job, one.reporter, one.sink), measured)
+
+
+def limits_of(one: Attempt) -> tuple[dict[str, float], str]:
+    """What was measured for the space's constraints, and which are broken, in words; empty in the second phase."""
+    constraints, job = one.place.space.constraints, one.job
+    if one.assignment.phase == "seeds" or not constraints.limits():
+        return {}, ""
     measured = footprint(job, constraints) if job.rank == 0 else {}
     reason = broken(measured, constraints)
-    if agreed(job, bool(reason)):
-        return infeasible(measured, reason)
-    return _outcome(place, assignment, job, fit(job, reporter, sink))._replace(constraints=measured)
+    return measured, (reason or "another worker's") if agreed(job, bool(reason)) else ""
 
 
-def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -> Outcome:
+def outcome_of(one: Attempt, trained: Trained, measured: dict[str, float]) -> Outcome:
+    """What a trained run comes to; the second phase judges it under many masks."""
+    place, assignment, job = one.place, one.assignment, one.job
     metrics: dict[str, Curve] = trained.kept.metrics
     diagnostics: dict[str, Curve] = {}
     cost = trained.kept.cost
@@ -270,4 +324,5 @@ def _outcome(place: Place, assignment: Assignment, job: Job, trained: Trained) -
         metrics=metrics,
         train_seconds=trained.history[-1].train_seconds,
         diagnostics=diagnostics,
+        constraints=measured,
     )

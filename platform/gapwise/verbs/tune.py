@@ -28,6 +28,7 @@ from gapwise.tuning.logbook import Logbook
 from gapwise.tuning.memory import check_shared_memory
 from gapwise.tuning.observer import Watcher
 from gapwise.tuning.opening import Asked, check_study, open_study, settled_space
+from gapwise.tuning.pack_size import check_pack
 from gapwise.tuning.pausing import Pause
 from gapwise.tuning.record import recorded_study
 from gapwise.tuning.result import StudyResult
@@ -114,6 +115,8 @@ def conduct(wish: Wish, audience: Audience, act: Act = run_study) -> Ended:
         placement = place(found, needs_of(space), wish.concurrency)
         if 0.0 < placement.share.gpus < 1.0:
             check_shared_memory(space, str(wish.data))
+        if not found.gpus:  # on a GPU the workers find out: memory is theirs alone
+            check_pack(space, str(wish.data), placement.at_once)
         # All that can be refused has been: from here on the study exists.
         open_study(study_folder, asked, resume=wish.resume)
         audience.say(f"study {wish.name}: {space.question}")
