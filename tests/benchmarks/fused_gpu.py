@@ -24,6 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,7 @@ def job_of(folder: Path, model: dict[str, Any], seed: int) -> Job:
         }
     )
     dataset = open_dataset(folder)
-    job = whole_job(spec, dataset, moments_of(dataset.train))
-    return Job(**{name: getattr(job, name) for name in Job.__slots__} | {"device": DEVICE})
+    return replace(whole_job(spec, dataset, moments_of(dataset.train)), device=DEVICE)
 
 
 class Plain:
