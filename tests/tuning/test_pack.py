@@ -1,7 +1,7 @@
 """Many assignments in one worker, in this process, held against the same assignments run one by one.
 
-Faked: the hand that gives assignments, and the line to the study's book, which keeps what it is told. Dropout is 0 where
-figures are compared, and they are compared as floats are: the fused program adds up in another order.
+Faked: the hand that gives assignments, and the line to the study's book, which keeps what it is told. Dropout is 0
+where figures are compared, and they are compared as floats are: the fused program adds up in another order.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,6 +12,7 @@ import pytest
 
 from gapwise.errors import SpecError
 from gapwise.spec.search import SearchSpec
+from gapwise.training.fused import group
 from gapwise.training.fused.group import FusedGroup
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.pack import Pack
@@ -152,20 +153,25 @@ def test_what_cannot_be_fused_runs_by_itself(small: Path, tmp_path: Path) -> Non
 
 
 def test_one_that_diverges_fails_alone(small: Path, tmp_path: Path) -> None:
-    given = [searched("prlf", 0), searched("prlf", 1, **{"optimiser.lr": 1e30}), searched("prlf", 2)]
+    given = [searched("promise", 0), searched("promise", 1, **{"model.w_cross": 1e39}), searched("promise", 2)]
     packed(Place(space(), str(small), str(tmp_path / "a")), line := Line(), *given)
-    assert line.outcomes["prlf-1"].state == "failed"
-    assert line.outcomes["prlf-1"].reason.startswith("NaN: ")
-    others = {key: line.outcomes[key] for key in ("prlf-0", "prlf-2")}
+    assert line.outcomes["promise-1"].state == "failed"
+    assert line.outcomes["promise-1"].reason.startswith("NaN: ")
+    others = {key: line.outcomes[key] for key in ("promise-0", "promise-2")}
     check_same(others, one_by_one(Place(space(), str(small), str(tmp_path / "b")), given[0], given[2]))
 
 
-def test_a_pause_leaves_a_checkpoint_of_each_and_any_worker_goes_on(small: Path, tmp_path: Path) -> None:
+def test_a_pause_leaves_a_checkpoint_of_each_and_any_worker_goes_on(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged: list[int] = []
+    validate = group.validate_fused
+    monkeypatch.setattr(group, "validate_fused", lambda *given: judged.append(1) or validate(*given))
     given = [searched("prlf", number) for number in range(3)]
     place = Place(space(), str(small), str(tmp_path / "a"))
     paused = Line(prlf_0=["pause"], prlf_1=["pause"], prlf_2=["pause"])
     packed(place, paused, *given)
-    assert (paused.outcomes, len(paused.epochs)) == ({}, 3)
+    assert (paused.outcomes, len(paused.epochs), len(judged)) == ({}, 3, 1), "nobody trains on for nobody"
     assert all(trial_folder(place, one).exists() for one in given)
     run_trial(place, given[0], job_of(place, given[0]), line := Line())  # unfused
     packed(place, line, left=tuple(given[1:]))

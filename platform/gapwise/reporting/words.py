@@ -83,9 +83,7 @@ def now() -> str:
     return datetime.now().astimezone().isoformat(sep=" ", timespec="minutes")
 
 
-_FLATTERED = (
-    "; who was chosen on this split, among many, looks better on it than it is: --split test is the fair question"
-)
+_FLATTERED = "; who was chosen on this split, among many, looks better than it is: --split test is the fair question"
 
 
 def evidence(body: Mapping[str, Any]) -> str:

@@ -133,29 +133,29 @@ class ActorLine:
 class ActorHand:
     """A worker's `Hand`: what the book gives to this pack. Raises LineLost.
 
-    `until` is when nothing new starts, in seconds since 1970; one that does not `refill` takes `most` in all.
+    `until` is when nothing new starts, in seconds since 1970. One that does not `refill` takes no more than fit at once.
     """
 
     def __init__(self, book: str, pack: str, phase: Phase, *, until: float | None, refill: bool) -> None:
         self._book: Any = ray.get_actor(actor_name(book))
         self._pack, self._phase, self._until, self._refill = pack, phase, until, refill
-        self._left = 0
+        self._most, self._left = 1, 0
 
     def start(self) -> tuple[list[Assignment], int]:
         """What it was given before, and how often its worker died."""
         found: tuple[list[Assignment], int] = _heard(self._book.start_pack.remote(self._pack))
         return found
 
-    def fill(self, most: int) -> None:
-        """So many may be taken where there is no refilling."""
-        self._left = most
+    def fill(self, most: int, given: int) -> None:
+        """So many fit at once, and so many are there."""
+        self._most, self._left = most, most - given
 
     def take(self, arm: str | None) -> Assignment | None:
         if not (self._refill or self._left > 0):
             return None
         self._left -= 1
         late = self._until is not None and time.time() > self._until
-        found: Assignment | None = _heard(self._book.take.remote(self._pack, self._phase, late, arm))
+        found: Assignment | None = _heard(self._book.take.remote(self._pack, self._phase, late, arm, self._most))
         return found
 
 

@@ -117,13 +117,15 @@ class StudyBook:
         left = (self._studies[phase, one].adopt() for one in ([arm] if arm else self._arms))
         return next((assignment for assignment in left if assignment is not None), None)
 
-    def take(self, pack: str, phase: Phase, late: bool = False, arm: str | None = None) -> Assignment | None:
+    def take(
+        self, pack: str, phase: Phase, late: bool = False, arm: str | None = None, most: int = 1
+    ) -> Assignment | None:
         """One more for a worker that trains many at once, of an `arm` where one is named; the book keeps in mind who
-        has it. None as in `next_search`, and where another arm is further behind by a pack or more.
+        has it. None as in `next_search`, and where the arm has had `most` trials more than its part.
         """
         hold = self._packs.setdefault(pack, Hold())
         if phase == "search":
-            found = None if arm and self._ahead(arm, len(hold.given)) else self.next_search(late, arm)
+            found = None if arm and self._ahead(arm, most) else self.next_search(late, arm)
         else:
             found = self.next_repeat(arm)
         if found is not None:
@@ -131,9 +133,9 @@ class StudyBook:
         return found
 
     def _ahead(self, arm: str, most: int) -> bool:
-        """Whether an arm was asked for so many trials more than its part that others come first."""
+        """Whether others come first: they are so far behind."""
         behind = min(self._studies["search", one].share for one in self._arms)
-        return (self._studies["search", arm].share - behind) * self._trials_of(arm) >= max(1, most)
+        return (self._studies["search", arm].share - behind) * self._trials_of(arm) >= most
 
     def start_pack(self, pack: str) -> tuple[list[Assignment], int]:
         """What a worker has when it starts, and how often it died before."""

@@ -191,7 +191,7 @@ def packed_trainable(config: dict[str, Any]) -> None:
     hand = ActorHand(config["book"], told.name, told.phase, until=told.until, refill=told.refill)
     left, deaths = hand.start()
     most = max(1, at_once(where, left) >> deaths)
-    hand.fill(most - len(left))
+    hand.fill(most, len(left))
     try:
         Pack(where, hand, line, most=most, left=left, notice=Notice()).run()
     except Restart as left_for:

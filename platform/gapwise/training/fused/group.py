@@ -86,6 +86,8 @@ class FusedGroup:
         started = time.perf_counter()
         stack = self._restack()
         trained_seconds = self._train(stack, started)
+        if not self._members:
+            return
         grids = validate_fused(self._stacked[0].job, stack)
         share = (time.perf_counter() - started) / len(self._stacked)
         for row, member in enumerate(self._stacked):
@@ -108,6 +110,8 @@ class FusedGroup:
             for row, (member, epoch) in enumerate(zip(members, epochs, strict=True)):
                 member.run.position = Position(epoch, index)
                 self._keep_snapshot(row, member, stack, started)
+            if not self._members:  # all of them were told to leave
+                break
             stepper.step(views)
         for member, epoch in zip(members, epochs, strict=True):
             member.run.position, member.run.steps = Position(epoch + 1, 0), batches
