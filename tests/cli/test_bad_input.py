@@ -292,18 +292,24 @@ LR = "optimiser.lr"
         (put("workers_per_trial", value=2), ["workers_per_trial above 1 needs executor: train"]),
         (shared_gpus_through_ray_train, ["trials_per_device above 1 needs executor: warm"]),
         (put("train", "micro_batch", value=0), ["train.micro_batch", "got 0"]),
-        (put("train", "objective", value={"metric": "loss"}), ["train.objective.metric", "'mae'", "got 'loss'"]),
+        (
+            put("train", "objective", value={"metric": "loss"}),
+            ["train.objective.metric", "auto, mae, corr", "unknown 'loss'"],
+        ),
         (
             put("objectives", value={"a": {}, "b": {"reduce": "worst"}}),
             ["with several objectives pruning needs pruner.on"],
         ),
         (
             put("objectives", value={"a": {"metric": "mea"}, "b": {}}),
-            ["objectives.a.metric", "'mae'", "got 'mea'"],
+            ["objectives.a.metric", "auto, mae, corr", "unknown 'mea'"],
         ),
         (put("constraints", value={"parameter": {"max": 5}}), ["unknown key 'parameter'; did you mean 'parameters'?"]),
         (put("constraints", value={"latency_ms": {"max": -1}}), ["constraints.latency_ms.max", "got -1"]),
-        (put("warm_start", value={"studies": ["a"], "use": "all"}), ["warm_start.use", "got 'all'"]),
+        (
+            put("warm_start", value={"studies": ["a"], "use": "all"}),
+            ["warm_start.use", "unknown 'all'", "best, history"],
+        ),
     ],
     ids=[
         "unknown key",
@@ -556,7 +562,7 @@ TEXT = ROOT / "search_spaces" / "train_text_mosi.yaml"
     [
         ("model.text.path=/no/such/model", "error: model.text.path: no model at '/no/such/model' (allowed: "),
         ("model.text.path=./model", "model.text.path: path must be an absolute folder, a hub name or 'minilm'"),
-        ("model.text.mode=tuned", "model.text.mode: Input should be 'frozen', 'prompted' or 'finetuned', got 'tuned'"),
+        ("model.text.mode=tuned", "model.text.mode: unknown 'tuned' (allowed: frozen, prompted, finetuned)"),
         ("model.text.modality=speech", "unknown modality 'speech' (allowed: audio, text)"),
         ("model.text.path=minilm", "a sequence begins with token 2: the ids were made by another tokenizer"),
     ],

@@ -45,7 +45,10 @@ def refused(answer: Any) -> str:
     ("words", "says"),
     [
         (("submit", "tune", "space.yaml"), "no `--` before 'tune'"),
-        (("submit", "--", "tuna"), "'tuna' is no command to submit (allowed: ablate, data,"),
+        (
+            ("submit", "--", "tuna"),
+            "'tuna' is no command to submit; did you mean 'tune'? (allowed: ablate, compare, data,",
+        ),
         (("submit", "--", "submit", "status"), "'submit' is no command to submit"),
         (("submit", "run", "--id", "a b", "--", "gc"), "--id: 'a b' cannot be a name"),
         (("submit", "--memory", "much", "--", "gc"), "--memory: 'much' is not a size"),
@@ -121,7 +124,8 @@ def test_a_home_that_a_node_does_not_see_is_refused_before_a_run_exists(
     def two_nodes(address: str) -> Iterator[Resources]:
         yield Resources((Node(2), Node(2)))
 
-    monkeypatch.setattr("gapwise.distributed.cluster.connected", two_nodes)
+    for module in ("distributed.cluster", "verbs.train", "verbs.tune"):  # those that have the name by themselves
+        monkeypatch.setattr(f"gapwise.{module}.connected", two_nodes)
     monkeypatch.setattr("gapwise.distributed.shared.living_nodes", lambda: {"here": "1", "there": "2"})
     monkeypatch.setattr(
         "gapwise.distributed.shared.ask_nodes", lambda look: {"here": look_here(look, "here"), "there": look.folder}
