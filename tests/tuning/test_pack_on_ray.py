@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,12 @@ from gapwise.data.store import open_dataset
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
-from gapwise.tuning.events import events_beside, read_events
+from gapwise.tuning.events import Event, events_beside, read_events
 from gapwise.tuning.executor import PhaseRun, run_phase
 from gapwise.tuning.opening import Asked, open_study
 from gapwise.tuning.trial import Place
 
+MARK = "GAPWISE_TEST_PACK"
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SPACE: dict[str, Any] = {
     "question": "does fusing change what is found?",
@@ -82,59 +84,63 @@ def test_pruned_trials_leave_a_pack_and_auto_finishes_too(ray_cluster: None, sma
 
 
 def test_a_worker_killed_with_its_pack_costs_no_trial(small: Path, tmp_path: Path) -> None:
-    """Of the command line, on a Ray of its own."""
+    """Of the command line, on a Ray of its own, whose processes inherit a mark."""
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(SPACE | {"pack": 16, "trials": 8}))
     words = ["tune", "space.yaml", "--data", str(small), "--study", "one", "--concurrency", "1", "--json"]
     words += ["--set", "train.epochs=8", "--no-report"]
-    environment = {**os.environ, "GAPWISE_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "GAPWISE", "RAY"))}
     driver = subprocess.Popen(
-        [sys.executable, "-m", "gapwise", *words],
+        [sys.executable, "-c", "from gapwise.cli.main import main; main()", *words],
         cwd=tmp_path,
-        env=environment | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        env=kept | {MARK: tmp_path.name, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-    journal = tmp_path / "home" / "studies" / "one" / "journal.log"
+    journal = tmp_path / ".gapwise" / "studies" / "one" / "journal.log"
     try:
-        killed = _kill_its_worker(driver, journal)
+        before = kill_the_worker(driver, journal, tmp_path.name)
         out, said = driver.communicate(timeout=400)
     finally:
         driver.kill()
     assert driver.returncode == 0, said[-3000:]
-    events = read_events(events_beside(journal), 0, most=100_000)[0]
-    ended = [event for event in events if event.kind == "finished" and event.assignment.phase == "search"]
-    assert len(ended) == 10 and {event.body["state"] for event in ended} == {"complete"}, out
-    assert killed
+    ended = [one for one in events(journal) if one.kind == "finished" and one.assignment.phase == "search"]
+    assert sorted(one.assignment.key for one in ended) == sorted(
+        [f"late_fusion-{n}" for n in range(2)] + [f"prlf-{n}" for n in range(8)]
+    ), out
+    assert {one.body["state"] for one in ended} == {"complete"}
+    reported = [(one.assignment.key, one.body["epoch"]) for one in events(journal) if one.kind == "reported"]
+    again = [one for one, times in Counter(reported).items() if times > 1]
+    assert len(before) >= 2 and len(again) <= 10, "a trial repeats the epoch it was in, if any"
 
 
-def _kill_its_worker(driver: "subprocess.Popen[str]", journal: Path) -> int:
-    """The process that trains, once several trials have told an epoch; returns its id."""
+def events(journal: Path) -> list[Event]:
+    file = events_beside(journal)
+    return read_events(file, 0, most=100_000)[0] if file.exists() else []
+
+
+def kill_the_worker(driver: "subprocess.Popen[str]", journal: Path, mark: str) -> set[str]:
+    """The process that trains, once several trials have told an epoch; returns which had."""
     end = time.monotonic() + 200
     while time.monotonic() < end:
         assert driver.poll() is None, driver.communicate()
-        told = read_events(events_beside(journal), 0, most=100_000)[0] if events_beside(journal).exists() else []
-        if len({event.assignment.key for event in told if event.kind == "reported"}) >= 2:
-            for process in _descendants(driver.pid):
-                line = Path(f"/proc/{process}/cmdline").read_bytes()
-                if line.startswith(b"ray::") and b"packed_trainable" in line:
-                    os.kill(process, signal.SIGKILL)
-                    return process
+        told = {one.assignment.key for one in events(journal) if one.kind == "reported"}
+        workers = training(mark) if len(told) >= 2 else []
+        if workers:
+            os.kill(workers[0], signal.SIGKILL)
+            return told
         time.sleep(0.05)
     raise AssertionError("no worker was seen")
 
 
-def _descendants(root: int) -> list[int]:
-    parents: dict[int, int] = {}
+def training(mark: str) -> list[int]:
+    found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-            except (OSError, IndexError):
+                ours = f"{MARK}={mark}\0".encode() in (entry / "environ").read_bytes() + b"\0"
+                if ours and (entry / "cmdline").read_bytes().startswith(b"ray::ImplicitFunc.train"):
+                    found.append(int(entry.name))
+            except OSError:
                 continue
-    found, open_still = [], [root]
-    while open_still:
-        children = [child for child, parent in parents.items() if parent == open_still[0]]
-        found += children
-        open_still = open_still[1:] + children
     return found

@@ -133,7 +133,7 @@ class ActorLine:
 class ActorHand:
     """A worker's `Hand`: what the book gives to this pack. Raises LineLost.
 
-    `until` is when nothing new starts, in seconds since 1970. One that does not `refill` takes no more than fit at once.
+    `until` is when nothing new starts, in seconds since 1970. One that does not `refill` takes what fits at once.
     """
 
     def __init__(self, book: str, pack: str, phase: Phase, *, until: float | None, refill: bool) -> None:
