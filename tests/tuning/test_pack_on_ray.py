@@ -121,7 +121,7 @@ def events(journal: Path) -> list[Event]:
 
 def kill_the_worker(driver: "subprocess.Popen[str]", journal: Path, mark: str) -> set[str]:
     """The process that trains, once several trials have told an epoch; returns which had."""
-    end = time.monotonic() + 200
+    end = time.monotonic() + 400
     while time.monotonic() < end:
         assert driver.poll() is None, driver.communicate()
         told = {one.assignment.key for one in events(journal) if one.kind == "reported"}
