@@ -83,6 +83,7 @@ bench: setup  ## orchestration, training, evaluation, studies: ratios in one run
 	$(BIN)/python tests/benchmarks/history.py --out tests/benchmarks/results/history.json
 	$(BIN)/python tests/benchmarks/gate.py --out tests/benchmarks/results/gate.json
 	$(BIN)/python tests/benchmarks/serving.py --out tests/benchmarks/results/serving.json
+	$(BIN)/python tests/benchmarks/report.py --out tests/benchmarks/results/report.json
 
 format: setup  ## write the formatter's and linter's fixes
 	$(BIN)/ruff format
