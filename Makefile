@@ -65,8 +65,10 @@ check: setup  ## format, lint, types, layers
 	$(BIN)/lint-imports --no-cache
 
 # One thread: on tiny models a second one only waits, on a busy machine for very long.
+# Those that start Ray, servers or long studies have the machine to themselves, after the others.
 test: setup  ## all tests, those that start Ray included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "ray or slow"
 
 bench: setup  ## orchestration, training, evaluation, studies: ratios in one run (hours); tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
@@ -82,6 +84,7 @@ bench: setup  ## orchestration, training, evaluation, studies: ratios in one run
 	$(BIN)/python tests/benchmarks/gate.py --out tests/benchmarks/results/gate.json
 	$(BIN)/python tests/benchmarks/serving.py --out tests/benchmarks/results/serving.json
 	$(BIN)/python tests/benchmarks/fused_gpu.py --out tests/benchmarks/results/fused_cpu.json
+	$(BIN)/python tests/benchmarks/report.py --out tests/benchmarks/results/report.json
 
 format: setup  ## write the formatter's and linter's fixes
 	$(BIN)/ruff format

@@ -1,7 +1,7 @@
 """The whole job as a newcomer types it, in a fresh folder and fresh processes. Nothing is faked.
 
-Data is the synthetic `small` set, and the real MOSI pickle where ../shared/data has it; the test's id says which. The
-space is tiny: this is about the way through, not about figures.
+Data is the real MOSI pickle where ../shared/data has it, otherwise the synthetic `small` set; the test's id says which.
+The space is tiny: this is about the way through, not about figures.
 """
 
 import json
@@ -68,7 +68,7 @@ def _environment() -> dict[str, str]:
     return kept | {"PYTHONPATH": str(ROOT / "platform"), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
 
 
-SOURCES = ["synthetic", *(["mosi"] if MOSI.exists() else [])]
+SOURCES = ["mosi" if MOSI.exists() else "synthetic"]
 
 
 @pytest.mark.parametrize("source", SOURCES)

@@ -184,25 +184,28 @@ def facts_of(study: Study, **changes: Any) -> Facts:
     return Facts(**(fields | changes))
 
 
+def make_facts(
+    *, trials: int = 100, finished: bool = True, space: dict[str, Any] | None = None, **changes: Any
+) -> Facts:
+    """What is known of a study with so many search trials; `changes` are fields of Facts."""
+    spec = SearchSpec.model_validate(SPACE | (space or {}))
+    draw, arms = random.Random(0), spec.arm_names()
+    searched = [_trial(spec, arms[index % len(arms)], index // len(arms), draw) for index in range(trials)]
+    if not finished:
+        return facts_of(study_of(spec, searched), **changes)
+    repeats = _repeats(spec, searched, draw)
+    study = study_of(spec, searched + repeats, _result(spec, searched, repeats))
+    named = conditions(spec)
+    before = {at: Served("1", "promise-2", "older", 0.95, "champion") for at in named}
+    full: dict[str, Any] = {
+        "optimum": {at: 0.6 + 0.04 * place for place, at in enumerate(named)},
+        "mask_sd": {one.trial: dict.fromkeys(named, 0.008) for one in study.result.models} if study.result else {},
+        "serving": Serving("mosi", before, {}),
+    }
+    return facts_of(study, **(full | changes))
+
+
 @pytest.fixture(scope="session")
 def lively_facts() -> MakeFacts:
     """`lively_facts(trials=100, finished=True, space={...}, **fields of Facts)`."""
-
-    def make(*, trials: int = 100, finished: bool = True, space: dict[str, Any] | None = None, **changes: Any) -> Facts:
-        spec = SearchSpec.model_validate(SPACE | (space or {}))
-        draw, arms = random.Random(0), spec.arm_names()
-        searched = [_trial(spec, arms[index % len(arms)], index // len(arms), draw) for index in range(trials)]
-        if not finished:
-            return facts_of(study_of(spec, searched), **changes)
-        repeats = _repeats(spec, searched, draw)
-        study = study_of(spec, searched + repeats, _result(spec, searched, repeats))
-        named = conditions(spec)
-        before = {at: Served("1", "promise-2", "older", 0.95, "champion") for at in named}
-        full: dict[str, Any] = {
-            "optimum": {at: 0.6 + 0.04 * place for place, at in enumerate(named)},
-            "mask_sd": {one.trial: dict.fromkeys(named, 0.008) for one in study.result.models} if study.result else {},
-            "serving": Serving("mosi", before, {}),
-        }
-        return facts_of(study, **(full | changes))
-
-    return make
+    return make_facts

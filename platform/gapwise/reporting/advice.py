@@ -158,18 +158,22 @@ def few_seeds(facts: Facts) -> Iterator[str]:
         yield f"Winners rest on {seeds} seeds: with at least {_FEW_SEEDS} (`second_phase.seeds`) luck shows."
 
 
-def within_noise(facts: Facts) -> Iterator[str]:
-    """The lead over the baseline is smaller than the spread between seeds."""
+def hardly_ahead(facts: Facts) -> list[str]:
+    """Conditions where the lead over the baseline is smaller than the spread between seeds; none without seeds."""
     found = facts.leaders
     if found.source != "second phase":
-        return
-    close = [
+        return []
+    return [
         condition
         for condition, one in found.best.items()
         if (other := found.baseline.get(condition)) is not None
         and better(facts.study.metric, one.mean, other.mean)
         and abs(one.mean - other.mean) < math.hypot(one.sd, other.sd)
     ]
+
+
+def within_noise(facts: Facts) -> Iterator[str]:
+    close = hardly_ahead(facts)
     if close:
         yield (
             f"At {_listed(close)} the lead over {BASELINE} is smaller than the spread between seeds: "

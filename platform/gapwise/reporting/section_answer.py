@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import fmean
 
 from gapwise.evaluation.metrics import better
-from gapwise.reporting.advice import advice
+from gapwise.reporting.advice import advice, hardly_ahead
 from gapwise.reporting.figures_result import Beside, Line, robustness_figure
 from gapwise.reporting.page import Chart, Section, Table
 from gapwise.reporting.serving import Serving
@@ -50,7 +50,9 @@ def _sentences(facts: Facts) -> Iterator[str]:
     shared = [at for at in found.best if at in found.baseline]
     if shared:
         won = sum(better(metric, found.best[at].mean, found.baseline[at].mean) for at in shared)
-        yield f"{BASELINE} is beaten at {won} of {counted(len(shared), 'condition')}."
+        close = len(hardly_ahead(facts))
+        noise = f", at {close} of them by less than the spread between seeds" if close else ""
+        yield f"Ahead of {BASELINE} at {won} of {counted(len(shared), 'condition')}{noise}."
 
 
 def _against(facts: Facts, best: Mapping[str, Best]) -> str:
