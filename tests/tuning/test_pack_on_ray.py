@@ -78,9 +78,11 @@ def test_a_study_of_packs_finds_the_same_best_as_the_same_trials_unfused(
 
 
 def test_pruned_trials_leave_a_pack_and_auto_finishes_too(ray_cluster: None, small: Path, tmp_path: Path) -> None:
-    finished = search(small, tmp_path / "pruned", pack="auto", pruner={"name": "asha", "min_epochs": 1, "reduction": 2})
+    finished = search(
+        small, tmp_path / "pruned", trials=8, pack="auto", pruner={"name": "asha", "min_epochs": 1, "reduction": 2}
+    )
     states = [one.outcome.state for one in finished]
-    assert len(states) == 20 and set(states) == {"complete", "pruned"}
+    assert len(states) == 10 and set(states) == {"complete", "pruned"}
 
 
 def test_a_worker_killed_with_its_pack_costs_no_trial(small: Path, tmp_path: Path) -> None:
