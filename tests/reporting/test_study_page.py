@@ -12,6 +12,7 @@ from gapwise.data.store import open_dataset
 from gapwise.distributed.lock import DriverLock
 from gapwise.reporting.page import Page, Section, render
 from gapwise.reporting.section_evidence import noise_sentence, seconds_by_state
+from gapwise.reporting.serving import Serving
 from gapwise.reporting.study_facts import Facts, gather
 from gapwise.reporting.study_page import study_page
 from gapwise.tuning.reading import TrialRecord, read_study
@@ -74,6 +75,14 @@ def test_the_answer_comes_first_and_stands_beside_everything_that_is_known(whole
     assert table.rows[0][-2:] == ["0.600", "0.950 (v1)"]
     assert "v1 is promise-2 of older" in table.note
     assert "Of the searched models, promise-24 is best at every condition" in answer.lead[0]
+
+
+def test_who_the_gate_let_serve_is_said_beside_who_is_best(whole: Facts) -> None:
+    here = {"0.0": "late_fusion-0 (v2)", "0.3": "late_fusion-0 (v2)", "0.9": "prlf-2 (v3)"}
+    page = page_of(replace(whole, serving=Serving("mosi", {}, here)))
+    serves = "The gate, on test, has let serve as mosi: late_fusion-0 (v2) at 0.0, 0.3; prlf-2 (v3) at 0.9."
+    assert serves in section(page, "answer").lead
+    assert "--dry-run" not in " ".join(section(page, "next").items), "the gate has been asked"
 
 
 def test_a_finished_study_has_every_section_and_figure(whole_page: Page) -> None:

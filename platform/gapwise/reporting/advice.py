@@ -214,6 +214,8 @@ def room_left(facts: Facts) -> Iterator[str]:
 
 
 def promote(facts: Facts) -> Iterator[str]:
+    if facts.serving and facts.serving.here:
+        return
     if facts.study.state == "finished" and facts.study.space.train.protocol.has_rates and facts.leaders.best:
         name = facts.serving.name if facts.serving else facts.study.dataset or "NAME"
         yield f"See what the gate would say: `gapwise promote {facts.study.name} --name {name} --dry-run`."

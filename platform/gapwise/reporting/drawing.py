@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from gapwise.reporting.palette import LIGHT
 
@@ -45,6 +45,11 @@ def log_scale(axes: Axes) -> None:
     axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=8))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda tick, _: f"{tick:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def few_ticks(axes: Axes, *, whole: bool = False) -> None:
+    """A linear x axis whose figures have room beside each other however long they are; `whole`: whole numbers only."""
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8 if whole else 5, integer=whole, min_n_ticks=1))
 
 
 def with_legend(axes: Axes) -> Figure:

@@ -108,7 +108,7 @@ def shares_figure(curves: Mapping[str, Mapping[str, float]], protocol: ProtocolS
 
 def reliability_figure(curves: Mapping[str, Mapping[str, float]], protocol: ProtocolSpec) -> Figure:
     """How far reliabilities agree with what the synthetic data know, by condition."""
-    return _diagnostic(curves, protocol, "agreement (rank correlation, -1 to 1)")
+    return _diagnostic(curves, protocol, "agreement\n(rank correlation, -1 to 1)")
 
 
 def accuracy_figure(curves: Mapping[str, Mapping[str, float]], protocol: ProtocolSpec) -> Figure:

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from gapwise.evaluation.objective import as_cost
-from gapwise.reporting.drawing import log_scale, new_axes, thinned, with_legend
+from gapwise.reporting.drawing import few_ticks, log_scale, new_axes, thinned, with_legend
 from gapwise.reporting.palette import LIGHT, dashes, mark, series
 from gapwise.reporting.words import objective_label, short, value
 from gapwise.spec.search import Choices, Parameter, Range
@@ -75,6 +75,8 @@ def slice_figure(
         axes.set_xlim(-0.5, len(choices) - 0.5)
     elif log:
         log_scale(axes)
+    else:
+        few_ticks(axes, whole=isinstance(parameter, Range) and parameter.integer)
     return with_legend(axes)
 
 
@@ -131,6 +133,7 @@ def _range_words(path: str, parameter: Parameter, between: str) -> str:
 def learning_figure(trials: Sequence[TrialRecord], objective: ObjectiveSpec) -> Figure:
     """The objective by epoch, a line a trial, by how it ended."""
     axes = new_axes("epoch (passes over the training split)", objective_label(objective))
+    few_ticks(axes, whole=True)
     told = thinned([one for one in trials if one.costs], DRAWN_CURVES)
     seen: set[str] = set()
     for one in sorted(told, key=lambda one: one.outcome.state == "complete"):
@@ -155,6 +158,7 @@ def learning_figure(trials: Sequence[TrialRecord], objective: ObjectiveSpec) -> 
 def timeline_figure(trials: Sequence[TrialRecord]) -> Figure:
     """Epochs that each trial was trained for, in the order of asking, by how it ended."""
     axes = new_axes("trial (arm after arm, as they were asked)", "trained for (epochs)")
+    few_ticks(axes, whole=True)
     order = {id(one): at for at, one in enumerate(trials, start=1)}
     for index, state in enumerate(_STATES):
         some = thinned([one for one in trials if one.outcome.state == state], DRAWN_POINTS)
@@ -175,6 +179,7 @@ def timeline_figure(trials: Sequence[TrialRecord]) -> Figure:
 def progress_figure(trials: Mapping[str, Sequence[TrialRecord]], objective: ObjectiveSpec) -> Figure:
     """The best objective so far, an arm a line."""
     axes = new_axes("trial of its arm (number)", f"best {objective_label(objective)}")
+    few_ticks(axes, whole=True)
     for index, (arm, some) in enumerate(trials.items()):
         best, reached = math.inf, []
         for one in some:

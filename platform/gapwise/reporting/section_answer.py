@@ -14,7 +14,7 @@ from gapwise.spec.search import BASELINE
 from gapwise.tuning.result import Best
 
 _EVIDENCE = {
-    "second phase": "Chosen on the validation split by the mean over training seeds; test was not looked at.",
+    "second phase": "Chosen on the validation split by the mean over training seeds; test had no part in it.",
     "search": "From the search alone, one seed and one mask a trial: the second phase may say otherwise.",
 }
 _DRAWN = 6
@@ -53,6 +53,15 @@ def _sentences(facts: Facts) -> Iterator[str]:
         close = len(hardly_ahead(facts))
         noise = f", at {close} of them by less than the spread between seeds" if close else ""
         yield f"Ahead of {BASELINE} at {won} of {counted(len(shared), 'condition')}{noise}."
+
+    if facts.serving and facts.serving.here:
+        yield f"The gate, on test, has let serve as {facts.serving.name}: {_serving_now(facts.serving)}."
+
+
+def _serving_now(serving: Serving) -> str:
+    """ "late_fusion-0 (v1) at 0.0, 0.3": this study's champions, who need not be the best of its search."""
+    models = dict.fromkeys(serving.here.values())
+    return "; ".join(f"{one} at {', '.join(at for at, its in serving.here.items() if its == one)}" for one in models)
 
 
 def _against(facts: Facts, best: Mapping[str, Best]) -> str:

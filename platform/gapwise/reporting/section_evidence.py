@@ -234,7 +234,7 @@ def lineage(facts: Facts) -> Iterator[Section]:
     if study.command:
         rows.append(["command", " ".join(["gapwise tune", *study.command])])
     if facts.serving is not None and facts.serving.here:
-        here = "; ".join(f"{at}: version {version}" for at, version in facts.serving.here.items())
+        here = "; ".join(f"{at}: {model}" for at, model in facts.serving.here.items())
         rows.append([f"champion in {facts.serving.name}", here])
     table = Table(caption="Where it came from", columns=["what", "value"], rows=rows, words=("value",))
     lead = [f"Not at hand when this was written: {'; '.join(facts.away)}."] if facts.away else []

@@ -30,7 +30,7 @@ class Serving(NamedTuple):
     before: dict[str, Served]
     """By missing rate."""
     here: dict[str, str]
-    """{rate: version} where a model of this study is champion now."""
+    """{rate: "TRIAL (vVERSION)"} where a model of this study is champion now."""
 
 
 def serving_of(study: Study, home: Home, name: str = "") -> tuple[Serving | None, tuple[str, ...]]:
@@ -66,7 +66,7 @@ def _asked(tracking: Tracking, name: str, study: Study) -> Serving:
     for rate, one in body["champions"].items():
         version, alias = one["version"], "champion"
         if one["study"] == study.name:
-            here[rate] = version
+            here[rate] = f"{one['trial']} (v{version})"
             if rate not in body["previous"]:
                 continue
             version, alias = body["previous"][rate]["version"], "previous"
