@@ -1,4 +1,4 @@
-"""Words in figures have room: measured by matplotlib's own renderer, on the few trials and many curves that lacked it."""
+"""Words in figures have room: measured by matplotlib's own renderer, on few trials and many curves, which lacked it."""
 
 from collections.abc import Callable
 from itertools import pairwise
