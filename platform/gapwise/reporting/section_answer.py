@@ -30,7 +30,7 @@ def answer(facts: Facts) -> Iterator[Section]:
     yield Section(
         key="answer",
         title="The answer",
-        lead=[*_sentences(facts), _EVIDENCE[facts.leaders.source]],
+        lead=[*_sentences(facts), _EVIDENCE[facts.leaders.source], *_serving_now(facts)],
         tables=[_table(facts)],
         charts=[_robustness(facts)],
     )
@@ -54,14 +54,15 @@ def _sentences(facts: Facts) -> Iterator[str]:
         noise = f", at {close} of them by less than the spread between seeds" if close else ""
         yield f"Ahead of {BASELINE} at {won} of {counted(len(shared), 'condition')}{noise}."
 
-    if facts.serving and facts.serving.here:
-        yield f"The gate, on test, has let serve as {facts.serving.name}: {_serving_now(facts.serving)}."
 
-
-def _serving_now(serving: Serving) -> str:
-    """ "late_fusion-0 (v1) at 0.0, 0.3": this study's champions, who need not be the best of its search."""
-    models = dict.fromkeys(serving.here.values())
-    return "; ".join(f"{one} at {', '.join(at for at, its in serving.here.items() if its == one)}" for one in models)
+def _serving_now(facts: Facts) -> Iterator[str]:
+    """This study's champions, who need not be the best of its search."""
+    if facts.serving and (here := facts.serving.here):
+        parts = (
+            f"{one} at {', '.join(at for at, its in here.items() if its == one)}"
+            for one in dict.fromkeys(here.values())
+        )
+        yield f"Champions of {facts.serving.name} now, after the gate's look at test: {'; '.join(parts)}."
 
 
 def _against(facts: Facts, best: Mapping[str, Best]) -> str:
