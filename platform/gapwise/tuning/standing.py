@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gapwise.distributed.turns import Turns
 from gapwise.tuning.files import write_whole
+
+if TYPE_CHECKING:  # who reads a study needs no Ray
+    from gapwise.distributed.turns import Turns
 
 SHARING_FILE = "sharing"
 
@@ -30,7 +32,7 @@ class StandingFile:
 
 
 @contextmanager
-def on_the_cluster(turns: Turns | None, folder: Path) -> Iterator[None]:
+def on_the_cluster(turns: "Turns | None", folder: Path) -> Iterator[None]:
     """While the context lasts the study has its place on the cluster's book; nothing at all on a private cluster."""
     file = folder / SHARING_FILE
     file.unlink(missing_ok=True)
