@@ -14,6 +14,7 @@ from gapwise.errors import SpecError
 from gapwise.spec.search import SearchSpec
 from gapwise.training.fused import group
 from gapwise.training.fused.group import FusedGroup
+from gapwise.tuning import pack_size
 from gapwise.tuning.assignment import Assignment, Outcome, Verdict
 from gapwise.tuning.pack import Pack
 from gapwise.tuning.pack_size import Probed, best_size, refuse_overfull
@@ -150,6 +151,30 @@ def test_what_cannot_be_fused_runs_by_itself(small: Path, tmp_path: Path) -> Non
     given = [searched("late_fusion", 0), searched("late_fusion", 1)._replace(micro_batch=50)]
     packed(Place(space(), str(small), str(tmp_path / "a")), line := Line(), *given)
     check_same(line.outcomes, one_by_one(Place(space(), str(small), str(tmp_path / "b")), *given))
+
+
+def test_one_that_was_cut_before_its_worker_died_runs_by_itself(small: Path, tmp_path: Path) -> None:
+    class Remembers(Line):
+        def begin(self, assignment: Assignment) -> Assignment | None:
+            now = super().begin(assignment)
+            return now._replace(micro_batch=50) if now is not None and now.number == 1 else now
+
+    given = [searched("late_fusion", number) for number in range(3)]
+    packed(Place(space(), str(small), str(tmp_path)), line := Remembers(), left=tuple(given))
+    assert {key: (one.state, one.reason) for key, one in line.outcomes.items()} == {
+        f"late_fusion-{number}": ("complete", "") for number in range(3)
+    }
+
+
+def test_a_worker_that_begins_a_second_pack_does_not_probe_again(
+    small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probed: list[int] = []
+    monkeypatch.setattr(pack_size, "_found", {})
+    monkeypatch.setattr(pack_size, "probe", lambda job, trials: probed.append(trials) or Probed(trials, trials, 1))
+    place = Place(space(pack="auto"), str(small), str(tmp_path))
+    assert [pack_size.at_once(place, [searched("prlf", number)]) for number in range(2)] == [1, 1]
+    assert probed == [1, 4], "a trial's epoch is no cheaper at four"
 
 
 def test_one_that_diverges_fails_alone(small: Path, tmp_path: Path) -> None:

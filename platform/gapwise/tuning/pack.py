@@ -91,12 +91,15 @@ class Pack:
         if not self._group.fits(job):
             if self._live:
                 return False
-            run_trial(self._place, assignment, job_of(self._place, assignment), self._line, self._notice)
+            run_trial(self._place, assignment, job, self._line, self._notice)
             return True
         now = begun(assignment, job, self._line)
         if now is None:
             return True
-        one = Attempt.of(self._place, now, as_told(job, now), self._line, self._notice)
+        if now.micro_batch != assignment.micro_batch:  # memory was short before its worker died: it runs by itself
+            self._waiting.append(now)
+            return True
+        one = Attempt.of(self._place, now, job, self._line, self._notice)
         try:
             measured, broken_by = limits_of(one)
             if broken_by:

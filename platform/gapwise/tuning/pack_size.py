@@ -21,7 +21,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.training.checkpoint import NoSink
 from gapwise.training.decision import NoReporter
 from gapwise.training.fused.group import FusedGroup
-from gapwise.training.fused.grouping import why_alone
+from gapwise.training.fused.grouping import fusion_key, why_alone
 from gapwise.training.job import Job
 from gapwise.tuning.assignment import Assignment
 from gapwise.tuning.memory import default_job
@@ -35,6 +35,8 @@ _MOST_SECONDS = 30.0
 _SPARE = 0.8
 """Of the free memory, which others want too."""
 _log = logging.getLogger(__name__)
+_found: dict[tuple[str, str], int] = {}
+"""Of this process, by data and kind of trial: a worker begins one pack after another."""
 
 
 class Probed(NamedTuple):
@@ -54,9 +56,11 @@ def at_once(place: Place, left: list[Assignment]) -> int:
     job = job_of(place, left[0]) if left else None
     if job is None or why_alone(job.spec) is not None:
         return 1
-    chosen = best_size(lambda trials: probe(job, trials), free_bytes(job.device))
-    _log.info("pack: %d trials of %s at once", chosen, job.spec.model.name)
-    return chosen
+    key = place.data, fusion_key(job.spec)
+    if key not in _found:
+        _found[key] = best_size(lambda trials: probe(job, trials), free_bytes(job.device))
+        _log.info("pack: %d trials of %s at once", _found[key], job.spec.model.name)
+    return _found[key]
 
 
 def best_size(probed: Callable[[int], Probed], free: int, sizes: Iterable[int] = SIZES) -> int:
