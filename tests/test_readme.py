@@ -10,6 +10,7 @@ synthetic pickle of the same layout lies in its place, and the test's id says so
 promotion are real.
 """
 
+import json
 import os
 import pickle
 import re
@@ -28,10 +29,34 @@ from gapwise.data.store import Split, TestSplit, open_dataset
 from gapwise.errors import SpecError
 from gapwise.testing.mlflow_server import environment
 from gapwise.testing.postgres import binaries
+from gapwise.tuning.result import load_result
 
 ROOT = Path(__file__).parents[1]
 WALKS = {"README.md": ("run", "run-team", "run-recipe"), "search_spaces/README.md": ("run",), "cluster/README.md": ()}
 """By guide, the tags that a test below walks; what `cluster/` is about is no machine of ours."""
+SERVED = """
+import json, sys
+import numpy as np, pandas as pd, mlflow
+from gapwise.data.batch import hide
+from gapwise.data.loading import as_tensors, samples_of
+from gapwise.data.protocols import build_protocol
+from gapwise.data.rows import to_rows
+from gapwise.data.store import open_dataset
+from gapwise.spec.protocol import ProtocolSpec
+
+model = mlflow.pyfunc.load_model(sys.argv[1])
+split = open_dataset(sys.argv[2]).valid
+protocol = ProtocolSpec(rates=(0.3,))
+whole = split.batch(np.arange(len(split)))
+samples = samples_of(split.keys, whole)
+errors = []
+for seed in (1, 2, 3):
+    observed = build_protocol(protocol).evaluation(samples, split="valid", mask_seed=seed)["0.3"]
+    rows = pd.DataFrame(to_rows(hide(whole, as_tensors(observed), mask_visible=True)))
+    errors.append(np.abs(model.predict(rows)["prediction"].to_numpy() - split.labels).mean())
+print(json.dumps({"mae": float(np.mean(errors)), "ray": "ray" in sys.modules}))
+"""
+"""The mean absolute error at rate 0.3 of a registered model, asked row by row."""
 SHIPPED = ("Makefile", "pyproject.toml", "constraints.txt", "platform", "cluster", "search_spaces", "tests")
 MOSI = Path(os.environ.get("GAPWISE_SHARED", ROOT.parent / "shared")) / "data" / "mosi" / "mosi_official.pkl"
 
@@ -97,6 +122,15 @@ def lay_out(folder: Path, *, copied: bool = False) -> Path:
     return folder
 
 
+def answer(folder: Path, *words: str) -> dict[str, Any]:
+    """What a command says with --json."""
+    command = [".venv/bin/gapwise", *words, "--json"]
+    ran = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    found: dict[str, Any] = json.loads(ran.stdout)
+    return found
+
+
 @pytest.mark.parametrize("guide", WALKS)
 def test_every_code_block_says_whether_it_runs(guide: str) -> None:
     found = blocks_of(guide, (ROOT / guide).read_text(encoding="utf-8"))
@@ -142,6 +176,31 @@ class TestTheTutorial:
         report = (folder / "report.html").read_text(encoding="utf-8")
         assert "<svg" in report and "mosi" in report
         assert (folder / "answers.parquet").stat().st_size > 0
+        self.check_the_study(folder)
+        self.check_the_champions(folder)
+
+    def check_the_study(self, folder: Path) -> None:
+        study = load_result(folder / ".gapwise" / "studies", "first")
+        assert study.trials == {"complete": study.trials["complete"], "pruned": 0, "failed": 0, "running": 0}
+        assert study.fingerprints == open_dataset(folder / "data" / "mosi").fingerprints()
+        assert study.train_seconds > 0 and 0 < study.search_seconds < study.wall_seconds
+
+    def check_the_champions(self, folder: Path) -> None:
+        """The first champions are promoted everywhere; one, served, errs as much as `evaluate` says it does."""
+        champions = answer(folder, "registry", "show", "mosi")["champions"]
+        assert {"0.0", "0.3"} <= set(champions)
+        assert all(one["version"] for one in champions.values())
+        command = ("evaluate", "models:/mosi@champion-mr30", "--data", "data/mosi", "--mask-seeds", "3")
+        judged = answer(folder, *command)
+        assert judged["baseline"]["conditions"]["0.3"]["mae"]["mean"] > 0
+        assert [judged["optimum"], judged["plugin_optimum"]] == [None, None], "nobody knows it of these data"
+        told = environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/.gapwise/mlflow.db")
+        told |= {"PYTHONPATH": str(folder / "platform"), "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false"}
+        script = [sys.executable, "-c", SERVED, "models:/mosi@champion-mr30", "data/mosi"]
+        ran = subprocess.run(script, cwd=folder, env=told, capture_output=True, text=True, check=True)
+        served = json.loads(ran.stdout.splitlines()[-1])
+        assert served["mae"] == pytest.approx(judged["rates"]["0.3"]["mae"]["mean"], abs=1e-4)
+        assert not served["ray"], "a served model does not need Ray"
 
     def test_the_stand_in_is_a_pickle_of_the_same_layout(self, small: Path, tmp_path: Path) -> None:
         from gapwise.data.importers import ImportOptions, import_dataset

@@ -9,7 +9,7 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from gapwise.data.shape import DataShape, ModalityShape
-from gapwise.evaluation.metrics import better, classification, confusion, floor, pearson, regression, score
+from gapwise.evaluation.metrics import average_ranks, better, classification, confusion, floor, pearson, regression, score
 
 MOSI = (-3.0, 3.0)
 SIMS = (-1.0, 1.0)
@@ -263,3 +263,9 @@ class TestFloor:
 
         assert found["accuracy"] == pytest.approx(0.25)
         assert found["macro_recall"] == pytest.approx(1 / 3)
+
+
+def test_average_ranks_are_scipys() -> None:
+    random = np.random.default_rng(0)
+    for values in (random.integers(0, 5, 40), random.normal(size=30), np.ones(3), np.array([2.0])):
+        assert average_ranks(values) == pytest.approx(stats.rankdata(values))

@@ -14,15 +14,13 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 from gapwise.data.store import Split
 from gapwise.data.synth import read_task
 from gapwise.data.truth import truth_if_any
 from gapwise.evaluation.fisher import observed_frames, true_information
 from gapwise.evaluation.grid import split_masks
-from gapwise.evaluation.metrics import Index, Real, pearson
+from gapwise.evaluation.metrics import Index, Real, average_ranks, pearson
 from gapwise.spec.protocol import ProtocolSpec
 
 Figure = dict[str, float]
@@ -152,8 +150,7 @@ def _ranks(values_N: Real) -> Real:
     order = values_N.argsort()
     level_N = np.empty(len(values_N), np.int64)
     level_N[order] = (np.diff(values_N[order], prepend=values_N[order[:1]]) > _TIED).cumsum()
-    ranks: NDArray[np.float64] = rankdata(level_N)
-    return ranks
+    return average_ranks(level_N)
 
 
 def over_seeds(values: Sequence[float | None]) -> Figure | None:

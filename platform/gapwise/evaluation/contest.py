@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from gapwise.data.arrays import Labels
 from gapwise.data.shape import DataShape
@@ -45,20 +45,20 @@ class Difference(NamedTuple):
         """One-sided p of "better by no more than `margin`"; 1 where nothing can be said."""
         if not self.error > 0.0:
             return 1.0
-        return float(stats.t.sf((self.effect - margin) / self.error, self.freedom))
+        return float(stdtr(self.freedom, (margin - self.effect) / self.error))
 
     @property
     def p_differs(self) -> float:
         """Two-sided p of "no difference"; below `alpha` exactly where `interval(alpha / 2)` leaves out 0."""
         if not self.error > 0.0:
             return 1.0
-        return min(1.0, 2.0 * float(stats.t.sf(abs(self.effect) / self.error, self.freedom)))
+        return min(1.0, 2.0 * float(stdtr(self.freedom, -abs(self.effect) / self.error)))
 
     def interval(self, alpha: float) -> tuple[float, float] | None:
         """`alpha` lies on each side: its lower end is above a margin exactly where `p_above` is below `alpha`."""
         if not self.error > 0.0:
             return None
-        reach = float(stats.t.isf(alpha, self.freedom)) * self.error
+        reach = -float(stdtrit(self.freedom, alpha)) * self.error
         return self.effect - reach, self.effect + reach
 
 

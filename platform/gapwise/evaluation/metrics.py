@@ -87,6 +87,14 @@ def pearson(predicted_RN: Real, truth_N: Real) -> Real:
     return r
 
 
+def average_ranks(values_N: Real | Index) -> Real:
+    """(N,) ranks from 1; equal values share the mean of theirs. (`scipy.stats` has it too, and a second to import.)"""
+    _, level_N, count_L = np.unique(values_N, return_inverse=True, return_counts=True)
+    last_L = count_L.cumsum()
+    ranks: Real = (last_L - (count_L - 1) / 2)[level_N]
+    return ranks
+
+
 def _binary(name: str, predicted_RN: NDArray[np.bool_], truth_N: NDArray[np.bool_]) -> Scores:
     if truth_N.size == 0:
         empty = np.full(len(predicted_RN), np.nan)

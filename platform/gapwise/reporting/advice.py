@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from statistics import fmean
 
-from scipy.stats import spearmanr
+import numpy as np
 
 from gapwise.errors import SpecError
-from gapwise.evaluation.metrics import better
+from gapwise.evaluation.metrics import average_ranks, better, pearson
 from gapwise.reporting.study_facts import Facts
 from gapwise.reporting.words import counted, short, value
 from gapwise.spec.search import BASELINE, Range, SearchSpec
@@ -117,10 +117,10 @@ def pruned_too_early(facts: Facts) -> Iterator[str]:
 
 def early_tells(pairs: Sequence[tuple[float, float | None]]) -> float | None:
     """Spearman's rank correlation; None where one side is all alike."""
-    early, late = zip(*pairs, strict=True)
-    if len(set(early)) < 2 or len(set(late)) < 2:
+    early, late = (average_ranks(np.array(side)) for side in zip(*pairs, strict=True))
+    if np.ptp(early) == 0 or np.ptp(late) == 0:
         return None
-    return float(spearmanr(early, late).statistic)
+    return float(pearson(early[None], late)[0])
 
 
 def still_learning(facts: Facts) -> Iterator[str]:

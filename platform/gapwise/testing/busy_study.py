@@ -55,7 +55,9 @@ def run(name: str, data: Path, trials: int, epochs: int) -> None:
             for one in assigned:
                 log.note("reported", one, report(one.number, epoch))
         for one in assigned:
-            body = {"state": "complete", "reason": "", "metrics": {"mae": report(one.number, epochs)["curve"]}}
+            last = report(one.number, epochs)
+            body = {"state": "complete", "reason": "", "cost": last["cost"], "best_epoch": epochs}
+            body["metrics"] = {"mae": last["curve"]}
             log.note("finished", one, body)
 
 
