@@ -9,7 +9,16 @@ from scipy import stats
 from sklearn import metrics as sk
 
 from gapwise.data.shape import DataShape, ModalityShape
-from gapwise.evaluation.metrics import average_ranks, better, classification, confusion, floor, pearson, regression, score
+from gapwise.evaluation.metrics import (
+    average_ranks,
+    better,
+    classification,
+    confusion,
+    floor,
+    pearson,
+    regression,
+    score,
+)
 
 MOSI = (-3.0, 3.0)
 SIMS = (-1.0, 1.0)
