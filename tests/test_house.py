@@ -72,11 +72,17 @@ def test_the_source_root_is_no_package_because_it_would_hide_the_standard_librar
     assert not (ROOT / "platform" / "__init__.py").exists()
 
 
-def test_importing_the_command_line_loads_no_heavy_library_and_prints_nothing():
-    script = (
-        "import sys, gapwise.cli.main\n"
-        "sys.exit(','.join(sorted({'torch', 'ray', 'mlflow', 'optuna'} & set(sys.modules))) or 0)"
-    )
+@pytest.mark.parametrize(
+    ("module", "heavy"),
+    [
+        ("gapwise.cli.main", ("torch", "ray", "mlflow", "optuna")),
+        ("gapwise.tuning.actor", ("torch", "ray.train", "ray.tune", "pandas", "mlflow", "scipy.stats")),  # the book
+        ("gapwise.tuning.executor", ("mlflow", "scipy.stats")),  # a worker
+    ],
+)
+def test_a_process_loads_no_library_that_it_does_without_and_prints_nothing(module, heavy):
+    """Each costs seconds at the start of every command, study or trial."""
+    script = f"import sys, {module}\nsys.exit(','.join(sorted({{*{heavy!r}}} & {{*sys.modules}})) or 0)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "platform")}
 
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)

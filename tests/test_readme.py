@@ -181,7 +181,7 @@ class TestTheTutorial:
 
     def check_the_study(self, folder: Path) -> None:
         study = load_result(folder / ".gapwise" / "studies", "first")
-        assert study.trials == {"complete": study.trials["complete"], "pruned": 0, "failed": 0, "running": 0}
+        assert study.trials["complete"] >= 2 and study.trials["failed"] == study.trials["running"] == 0
         assert study.fingerprints == open_dataset(folder / "data" / "mosi").fingerprints()
         assert study.train_seconds > 0 and 0 < study.search_seconds < study.wall_seconds
 

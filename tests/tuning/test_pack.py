@@ -15,10 +15,10 @@ from gapwise.spec.search import SearchSpec
 from gapwise.training.fused import group
 from gapwise.training.fused.group import FusedGroup
 from gapwise.tuning import pack_size
-from gapwise.tuning.assignment import Assignment, Outcome, Verdict
+from gapwise.tuning.assignment import Assignment, LineLost, Outcome, Verdict
 from gapwise.tuning.pack import Pack
 from gapwise.tuning.pack_size import Probed, best_size, refuse_overfull
-from gapwise.tuning.trial import LineLost, Place, job_of, run_trial, trial_folder
+from gapwise.tuning.trial import Place, job_of, run_trial, trial_folder
 
 COMMON = {"model.width": 16, "model.heads": 2, "model.depth": 1, "model.summary_tokens": 2, "model.dropout": 0.0}
 

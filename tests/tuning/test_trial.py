@@ -24,9 +24,9 @@ from gapwise.models.saved import write_tensors
 from gapwise.spec.search import LatencyLimit, SearchSpec
 from gapwise.training.footprint import latency_ms, longest
 from gapwise.training.job import Job
-from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
+from gapwise.tuning.assignment import Assignment, LineLost, Outcome, Phase, Verdict
 from gapwise.tuning.predictions import load_predictions, predictions_file
-from gapwise.tuning.trial import ERROR_FILE, LineLost, Place, job_of, run_trial, trial_folder
+from gapwise.tuning.trial import ERROR_FILE, Place, job_of, run_trial, trial_folder
 from gapwise.tuning.watchdog import STACKS_FILE, watched
 
 SPACE = SearchSpec.model_validate(

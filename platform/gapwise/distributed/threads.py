@@ -1,19 +1,19 @@
 """As many threads as a worker was given cores, so that trials side by side do not fight for them.
 
-Set again at the start of every run, because a reused process may have been told otherwise since. It reaches torch, and
-numpy's linear algebra, which was loaded before Ray knew what the process is for. Nothing here loads data in further
-processes or threads, and the driver only waits while trials run.
+Set again at the start of every run, because a reused process may have been told otherwise since. It reaches torch,
+which reads the variables where it is loaded later, and numpy's linear algebra, which was loaded before Ray knew what
+the process is for. Nothing here loads data in further processes or threads, and the driver only waits while trials run.
 """
 
 import os
+import sys
 from collections.abc import Mapping
 
 import ray
-import torch
 from threadpoolctl import threadpool_limits
 
 _VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""What processes that a run starts would read."""
+"""What processes that a run starts would read, and torch when it is loaded."""
 
 
 def threads_for(cpus: float, environment: Mapping[str, str]) -> int:
@@ -28,6 +28,7 @@ def keep_to_own_cpus() -> int:
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
     threads = threads_for(cpus, os.environ)
     os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
-    torch.set_num_threads(threads)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(threads)
     threadpool_limits(limits=threads)
     return threads

@@ -14,14 +14,13 @@ from gapwise.distributed.lock import taken
 from gapwise.distributed.threads import keep_to_own_cpus
 from gapwise.errors import StudyError
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import Assignment, Outcome, Phase, Verdict
+from gapwise.tuning.assignment import Assignment, LineLost, Outcome, Phase, Verdict
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.events import events_beside
 from gapwise.tuning.history import load_history
 from gapwise.tuning.journal import JOURNAL_FILE, repair
 from gapwise.tuning.record import shelf_prefix
 from gapwise.tuning.storage import JOURNAL
-from gapwise.tuning.trial import LineLost
 
 _log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from gapwise.evaluation.objective import objective_costs
-from gapwise.models.catalogue import MODELS
 from gapwise.spec.fingerprint import fingerprint
 from gapwise.spec.search import TRAIN_OBJECTIVE, PrunerSpec, SearchSpec
 from gapwise.training.parts import smaller
@@ -248,6 +247,8 @@ class ArmStudy:
         micro_batch = smaller(assigned_spec(self._space, now), self._space.workers_per_trial)
         if micro_batch is None or _SHRUNK in self._trial(trial._trial_id).user_attrs:
             return None
+        from gapwise.models.catalogue import MODELS  # torch: a book that nobody asks this starts seconds earlier
+
         changed = not MODELS[self._arm].separable
         trial.set_user_attr(_SHRUNK, {"micro_batch": micro_batch, "objective_changed": changed})
         if changed:

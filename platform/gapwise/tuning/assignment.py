@@ -16,6 +16,10 @@ Verdict = Literal["go on", "stop", "pause"]
 """To a trial that told an epoch. stop: early, for it is behind. pause: keep a checkpoint and leave for now."""
 
 
+class LineLost(Exception):
+    """The book does not answer, or cannot write: nothing that the run did."""
+
+
 class Assignment(NamedTuple):
     """One configuration to run."""
 

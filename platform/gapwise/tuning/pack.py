@@ -17,10 +17,9 @@ from gapwise.distributed.launch import Restart
 from gapwise.errors import no_room
 from gapwise.training.fused.group import FusedGroup
 from gapwise.training.fused.member import Ending
-from gapwise.tuning.assignment import Assignment, Outcome, infeasible
+from gapwise.tuning.assignment import Assignment, LineLost, Outcome, infeasible
 from gapwise.tuning.trial import (
     Attempt,
-    LineLost,
     Place,
     StudyLine,
     as_told,

@@ -31,7 +31,7 @@ from gapwise.training.job import Diverged, Job, Trained, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Snapshot
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
-from gapwise.tuning.assignment import Assignment, Outcome, Verdict, failure, infeasible
+from gapwise.tuning.assignment import Assignment, LineLost, Outcome, Verdict, failure, infeasible
 from gapwise.tuning.limits import broken
 from gapwise.tuning.predictions import predictions_file, save_predictions
 from gapwise.tuning.space import assigned_spec
@@ -72,10 +72,6 @@ class Place(NamedTuple):
 
 class Paused(Exception):
     """The study is paused and this run's checkpoint is written: leave without an ending."""
-
-
-class LineLost(Exception):
-    """The book does not answer, or cannot write: nothing that the run did."""
 
 
 class StudyReporter:
