@@ -332,6 +332,26 @@ def test_a_creation_that_mlflow_itself_repeated_leaves_one_child_run(
     assert tracking.client.get_run(child_run(study.trials, "prlf-5")).data.metrics["valid/objective"] == 0.5
 
 
+def test_parameters_that_were_written_without_an_answer_leave_one_child_run(
+    tracking: Tracking, study: StudyRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server dies between its answer to the creation and its answer to the parameters, which it has written."""
+    log_batch = tracking.client.log_batch
+
+    def unanswered(*args: Any, **keywords: Any) -> None:
+        log_batch(*args, **keywords)
+        raise MlflowException("timed out")
+
+    logbook = Logbook(study, "mae")
+    with monkeypatch.context() as dying:
+        dying.setattr(tracking.client, "log_batch", unanswered)
+        with pytest.raises(TrackingDown, match="timed out"):
+            logbook.see(events_of(5))
+    logbook.see(events_of(5))
+    logbook.end("FINISHED")
+    assert children(tracking, study) == ["prlf-5"]
+
+
 def test_a_trial_whose_run_a_person_deleted_does_not_hold_up_the_others(
     tracking: Tracking, study: StudyRun, caplog: pytest.LogCaptureFixture
 ) -> None:

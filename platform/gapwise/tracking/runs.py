@@ -162,15 +162,18 @@ class TrialRuns:
         self._tracking, self._experiment, self._parent = tracking, experiment, parent
         self._ids: dict[str, str] = {}
         self._children: dict[str, str] | None = None
-        """{key: run id} on the server; None before it is asked, and after a creation that it did not answer."""
+        """{key: run id} on the server, our own included; None before it is asked, and after a creation that it did not
+        answer."""
 
     def run_of(self, key: str, *, began: float, params: dict[str, Any], tags: dict[str, str]) -> str:
         """The child run of a trial, which began at `began` (seconds since the epoch)."""
         if key not in self._ids:
             with asking():
                 self._children = self._existing() if self._children is None else self._children
-                run_id = self._children.get(key) or self._create(key, began, tags)
-                # Also where it exists: whoever created it may not have come this far.
+                if key not in self._children:
+                    self._children[key] = self._create(key, began, tags)
+                run_id = self._children[key]
+                # Also where it exists: whoever created it, and that may be this very call, may not have come this far.
                 log_facts(self._tracking, run_id, params=params, tags={})
             self._ids[key] = run_id
         return self._ids[key]
