@@ -3,7 +3,7 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
-PIP := $(BIN)/pip install -q --disable-pip-version-check
+PIP := $(BIN)/pip install -q --no-compile --disable-pip-version-check
 QUIET := 2> >(grep -v 'is neither a file nor a directory' >&2)
 STAMP := $(VENV)/.ready
 TORCH := $(shell sed -n 's/^torch==\([0-9.]*\).*/torch==\1/p' constraints.txt)
@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check bench format clean ui team-up team-down
 TEAM ?= .team
-SLOW_SECONDS ?= 3900
+RAY_SECONDS ?= 3900
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,11 +66,11 @@ check: setup  ## format, lint, types, layers
 	$(BIN)/lint-imports --no-cache
 
 # One thread: on tiny models a second one only waits, on a busy machine for very long.
-# Those that start Ray, servers or long studies have the machine to themselves, after the others; each says how long it
-# took, and those that come too late are not begun, so that the failures so far are read (the exit code is not 0).
+# Those that start Ray have the machine to themselves, after the others; each says how long it took, and those that come
+# too late are not begun, so that the failures so far are read (the exit code is not 0).
 test: setup  ## all tests, those that start Ray included
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not ray and not slow"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -o console_output_style=times --session-timeout=$(SLOW_SECONDS) -m "ray or slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -o console_output_style=times --session-timeout=$(RAY_SECONDS) -m ray
 
 bench: setup  ## orchestration, training, evaluation, studies: ratios in one run (hours); tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json

@@ -45,7 +45,7 @@ SPACE: dict[str, Any] = {
         "prlf": {"parameters": {"optimiser.lr": {"role": "searched", "low": 1e-4, "high": 1e-2, "log": True}}},
     },
     "pruner": {"name": "none"},
-    "second_phase": {"top_k": 1, "seeds": 2, "cap": 1, "mask_seeds": 2},
+    "second_phase": {"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2},
     "worker_deaths": 1,
 }
 QUICK = "from gapwise.distributed import launch; launch._SECONDS_BETWEEN_SIZES = 2.0; "

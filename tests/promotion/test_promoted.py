@@ -296,6 +296,7 @@ def test_a_registry_that_is_not_there_is_not_made(command: Command, tmp_path: Pa
     assert not (tmp_path / "none.db").exists()
 
 
+@pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_a_version_trained_again_is_the_same_to_the_last_bit(promoted: Promoted) -> None:

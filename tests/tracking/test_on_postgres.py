@@ -27,7 +27,7 @@ from gapwise.tracking.client import connect
 
 pytestmark = pytest.mark.slow
 
-STUDIES, TRIALS, EPOCHS = 8, 25, 10
+STUDIES, TRIALS, EPOCHS = 8, 12, 6
 PASSWORD = "no-secret-in-a-test"
 
 

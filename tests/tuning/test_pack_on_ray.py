@@ -46,7 +46,7 @@ SPACE: dict[str, Any] = {
     },
     "sampler": {"name": "random"},
     "pruner": {"name": "none"},
-    "second_phase": {"top_k": 1, "seeds": 2, "cap": 1, "mask_seeds": 2},
+    "second_phase": {"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2},
 }
 
 

@@ -38,7 +38,7 @@ SPACE: dict[str, Any] = {
         "protocol": {"rates": [0.0, 0.5]},
     },
     "arms": {"prlf": {"parameters": {"model.tau_rel": {"role": "searched", "low": 0.1, "high": 2.0, "log": True}}}},
-    "second_phase": {"top_k": 1, "seeds": 2, "cap": 1, "mask_seeds": 2},
+    "second_phase": {"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2},
     "pruner": {"name": "none"},
 }
 RECORD_CONNECTIONS = """
