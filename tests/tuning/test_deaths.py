@@ -43,7 +43,7 @@ SPACE: dict[str, Any] = {
     "arms": {"prlf": {"parameters": {"model.tau_rel": {"role": "searched", "low": 0.1, "high": 2.0, "log": True}}}},
     "sampler": {"startup": 3},
     "pruner": {"name": "asha", "min_epochs": 2, "reduction": 2},
-    "second_phase": {"top_k": 1, "seeds": 2, "cap": 1, "mask_seeds": 2},
+    "second_phase": {"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2},
     "worker_deaths": 20,
 }
 KILLS = ["worker", "driver", "worker", "worker", "driver", "worker", "driver", "worker"]
