@@ -10,6 +10,11 @@ fused trials are shared out among as many. On a GPU `plain 1` is one process a t
 GPU, and fused is one process. Contenders take turns; figures are medians over rounds, and ratios are what to quote. By
 `processor_ratio` work is counted in processor seconds and not by the clock: for a CPU that others use as well.
 
+`over_floor` is a trial's time as a multiple of what its arithmetic and its memory traffic must take on this device: the
+floating point operations of an epoch's matrix products, counted, at the rate of a large product measured here, or the
+numbers that must move (each parameter ten times a step: read twice, gradient written and read, value and both moments
+read and written; each sample once), at the rate of a large copy; whichever is longer.
+
 Data: random numbers, 256 training samples in batches of 32 and 46 of validation. `utterance`: text, audio and vision
 of one step (300, 74 and 35 features). `sequence`: text 50 x 300, audio 1 x 74.
 """
@@ -24,13 +29,15 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from gapwise.data.arrays import ModalityArrays, SplitArrays
 from gapwise.data.store import open_dataset
@@ -49,6 +56,7 @@ SHAPES = {
 }
 SIZES = {"train": 256, "valid": 46, "test": 4}
 BATCH = 32
+STEPS = -(-SIZES["train"] // BATCH)
 MODELS = {
     "narrow": {"width": 32, "heads": 4, "depth": 1, "summary_tokens": 1},
     "wide": {"width": 64, "heads": 4, "depth": 2, "summary_tokens": 4},
@@ -97,6 +105,8 @@ class Plain:
     def __init__(self, folder: Path, model: dict[str, Any]) -> None:
         self._job = job_of(folder, model, 0)
         self._run = begin(self._job, NoSink())
+        self.parameters = sum(one.numel() for one in self._run.model.parameters())
+        self.numbers_a_sample = sum(one.max_length * one.dim for one in self._job.shape.modalities.values())
 
     def epoch(self) -> None:
         advance(self._job, self._run, self._run.model, NoSink())
@@ -131,6 +141,49 @@ def peak_bytes() -> int:
     return torch.cuda.max_memory_allocated() if ON_GPU else 0
 
 
+class Floor(NamedTuple):
+    """Of one trial's epoch, on one process."""
+
+    operations: int
+    moved_bytes: int
+    seconds: float
+
+
+def floor_of(folder: Path, model: dict[str, Any], peaks: tuple[float, float]) -> Floor:
+    plain = Plain(folder, model)
+    plain.epoch()
+    with FlopCounterMode(display=False) as counted:
+        plain.epoch()
+    operations = int(counted.get_total_flops())
+    numbers = 10 * plain.parameters * STEPS + plain.numbers_a_sample * sum(SIZES[name] for name in ("train", "valid"))
+    return Floor(operations, 4 * numbers, max(operations / peaks[0], 4 * numbers / peaks[1]))
+
+
+def measured_peaks() -> tuple[float, float]:
+    """Operations and bytes a second, of one thread on a CPU: the best of a few large products and copies."""
+    torch.set_num_threads(1)
+    side, size = (8192, 1 << 28) if ON_GPU else (1024, 1 << 25)
+    square, vector = torch.randn(side, side, device=DEVICE), torch.randn(size, device=DEVICE)
+    product, copy = torch.empty_like(square), torch.empty_like(vector)
+    return (
+        2 * side**3 / _best_seconds(lambda: torch.mm(square, square, out=product)),
+        2 * 4 * size / _best_seconds(lambda: copy.copy_(vector)),
+    )
+
+
+def _best_seconds(deed: Callable[[], object]) -> float:
+    seconds = []
+    for _ in range(8):
+        if ON_GPU:
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        deed()
+        if ON_GPU:
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)
+
+
 class Contender:
     """Processes that train at the same time; `trials` in all."""
 
@@ -146,6 +199,7 @@ class Contender:
             self._processes.append(process)
         for line in self._lines:
             line.recv()
+        self.processes = 1 if ON_GPU else len(shares)
         self.clock: list[float] = []
         self.processor: list[float] = []
         self.peak = 0
@@ -177,7 +231,10 @@ def contenders(folder: Path, model: dict[str, Any], numbers: list[int]) -> list[
     return found + [Contender(f"fused {count}", folder, model, shares_of(count, processes)) for count in numbers]
 
 
-def compare(folder: Path, model: dict[str, Any], numbers: list[int], rounds: int) -> dict[str, Any]:
+def compare(
+    folder: Path, model: dict[str, Any], numbers: list[int], rounds: int, peaks: tuple[float, float]
+) -> dict[str, Any]:
+    floor = floor_of(folder, model, peaks)
     every = contenders(folder, model, numbers)
     for _ in range(rounds):
         for one in every:
@@ -190,14 +247,14 @@ def compare(folder: Path, model: dict[str, Any], numbers: list[int], rounds: int
         kind: min(value for name, value in kind_of.items() if "plain" in name)
         for kind, kind_of in (("clock", clock), ("processor", processor))
     }
-    steps = -(-SIZES["train"] // BATCH)
-    return {
+    return {"floor": floor._asdict()} | {
         one.name: {
-            "trial_steps_a_second": steps / clock[one.name],
+            "trial_steps_a_second": STEPS / clock[one.name],
             "trials_an_hour_of_100_epochs": 3600 / clock[one.name] / 100,
             "ratio_to_best_plain": best["clock"] / clock[one.name],
             "processor_ratio": best["processor"] / processor[one.name],
-            "processor_milliseconds_a_trial_step": 1000 * processor[one.name] / steps,
+            "processor_milliseconds_a_trial_step": 1000 * processor[one.name] / STEPS,
+            "over_floor": clock[one.name] * one.processes / floor.seconds,
             **({"peak_mib": one.peak / 2**20} if ON_GPU else {}),
         }
         for one in every
@@ -220,13 +277,15 @@ def main() -> None:
         "machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
         "device": torch.cuda.get_device_name() if ON_GPU else "cpu",
     }
+    peaks = measured_peaks()
+    found["peaks"] = {"operations_a_second": peaks[0], "bytes_a_second": peaks[1]}
     for kind in chosen.data:
         with tempfile.TemporaryDirectory() as place:
             random_data(kind, Path(place) / kind)
             for name in chosen.models:
                 for size in chosen.sizes:
                     model = {"name": name, **MODELS[size]}
-                    figures = compare(Path(place) / kind, model, chosen.trials, chosen.rounds)
+                    figures = compare(Path(place) / kind, model, chosen.trials, chosen.rounds, peaks)
                     found[f"{kind} {name} {size}"] = figures
                     print(kind, name, size, json.dumps(figures), flush=True)
                     if chosen.out:

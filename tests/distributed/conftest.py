@@ -164,7 +164,7 @@ def _namespaces_work() -> bool:
     return works
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def machines() -> Iterator[Machines]:
     made = Machines(namespaces=_namespaces_work() and not os.environ.get("GAPWISE_TEST_LOOPBACK"))
     try:
