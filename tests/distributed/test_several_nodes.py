@@ -51,7 +51,7 @@ SPACE: dict[str, Any] = {
 QUICK = "from gapwise.distributed import launch; launch._SECONDS_BETWEEN_SIZES = 2.0; "
 
 
-def until(what: Callable[[], bool], driver: "subprocess.Popen[str]", seconds: float = 150.0) -> None:
+def until(what: Callable[[], bool], driver: "subprocess.Popen[str]", seconds: float = 300.0) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert driver.poll() is None, driver.communicate()
@@ -71,7 +71,7 @@ def started(machines: Any, folder: Path, *words: str) -> Iterator["subprocess.Po
 
 
 def answer(driver: "subprocess.Popen[str]") -> dict[str, Any]:
-    out, said = driver.communicate(timeout=300)
+    out, said = driver.communicate(timeout=600)
     assert driver.returncode == 0, said
     return dict(json.loads(out))
 

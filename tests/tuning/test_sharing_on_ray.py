@@ -221,7 +221,7 @@ def test_studies_give_way_wait_and_go_on_by_priority_and_tell_prometheus(
         eventually("both wait", lambda: own.wanted_and_held("high") == [CORES, 0])
         own.ask("hold", 0, 0)
         for running in (low, high):
-            running.wait(300)
+            running.wait(600)
     for name, running in (("low", low), ("high", high)):
         assert running.returncode == 0, (tmp_path / f"{name}.err").read_text()
         assert json.loads((tmp_path / f"{name}.out").read_text())["trials"] == {

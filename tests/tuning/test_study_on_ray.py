@@ -119,16 +119,6 @@ def test_a_study_ends_with_refitted_winners_of_every_rate_and_gc_knows_all_that_
     }
 
 
-def test_trials_through_ray_train_obey_the_same_book(ray_cluster: None, small: Path, tmp_path: Path) -> None:
-    asked = space(executor="train", trials=1, baseline_share=0.5)
-    folder = tmp_path / "nested"
-    folder.mkdir()
-    finished = search(asked, small, folder)
-    assert [run.outcome.state for run in finished] == ["complete"] * 2
-    assert [run.assignment.arm for run in finished] == ["prlf", "late_fusion"]
-    assert all(set(run.outcome.metrics["mae"]) == {"0.0", "0.5"} for run in finished)
-
-
 def test_who_goes_on_after_a_torn_line_is_told_so(
     ray_cluster: None, small: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,13 +174,19 @@ def test_a_full_disk_stops_a_study_and_costs_it_nothing(ray_cluster: None, small
     assert all(best.seeds == 2 for best in result.best.values())
 
 
-def test_both_executors_find_the_same_objective(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+def test_both_executors_obey_the_same_book_and_find_the_same_objective(
+    ray_cluster: None, small: Path, tmp_path: Path
+) -> None:
     costs = []
     for executor in ("warm", "train"):
         asked = space(executor=executor, trials=1)
         folder = tmp_path / executor
         folder.mkdir()
-        costs.append([run.outcome.cost for run in search(asked, small, folder)])
+        finished = search(asked, small, folder)
+        assert [run.outcome.state for run in finished] == ["complete"] * 2
+        assert [run.assignment.arm for run in finished] == ["prlf", "late_fusion"]
+        assert all(set(run.outcome.metrics["mae"]) == {"0.0", "0.5"} for run in finished)
+        costs.append([run.outcome.cost for run in finished])
     assert costs[0] == pytest.approx(costs[1], abs=1e-4)
 
 
