@@ -13,7 +13,7 @@ from optuna.storages import RDBStorage
 from gapwise.errors import SpecError, StudyError
 from gapwise.spec.search import SearchSpec
 from gapwise.testing.postgres import binaries, free_port, running_postgres
-from gapwise.tuning import storage
+from gapwise.tuning import database
 from gapwise.tuning.assignment import Assignment, Outcome
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.storage import checked_storage, delete_records, open_storage
@@ -80,7 +80,7 @@ def connections_closed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             super().__init__(*args, **kwargs)
             made.append(self)
 
-    monkeypatch.setattr(storage, "RDBStorage", Kept)
+    monkeypatch.setattr(database, "RDBStorage", Kept)
     yield
     for one in made:
         one.remove_session()

@@ -203,7 +203,7 @@ def _storage(where: str | None) -> list[Check]:
     if where in (None, "journal"):
         return []
 
-    from gapwise.tuning.storage import refuse_silent
+    from gapwise.tuning.database import refuse_silent
 
     assert where is not None
     try:

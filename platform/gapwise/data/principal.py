@@ -12,7 +12,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.linalg import eigh
 
 from gapwise.data.shape import Moments, Statistics
 from gapwise.data.store import TrainSplit
@@ -35,6 +34,8 @@ def with_directions(statistics: Statistics, train: TrainSplit, modalities: Itera
 def principal_directions(train: TrainSplit, name: str, moments: Moments, most: int) -> NDArray[np.float32]:
     """(P, D), P = min(most, D): orthogonal directions of standardised features, scaled so that the training frames'
     projections have deviation 1; signs such that the largest weight is positive. Zero where samples do not differ."""
+    from scipy.linalg import eigh  # a third of a second for every worker, and few models ask for directions
+
     features = len(moments.mean)
     between_DD = np.zeros((features, features))
     for count_R, mean_RD in _sample_means(train, name, moments):
