@@ -111,7 +111,7 @@ def alone(fields: dict[str, Any], data: Path, listener: Listener) -> dict[str, d
 
 
 def check_same(found: dict[str, dict[str, float]], expected: dict[str, dict[str, float]]) -> None:
-    assert list(found) == list(expected)
+    assert found.keys() == expected.keys()
     for metric, curve in expected.items():
         assert found[metric] == pytest.approx(curve, abs=1e-3 if metric == "mae" else 1e-2)
 
