@@ -67,7 +67,7 @@ def started(machines: Any, folder: Path, *words: str) -> Iterator["subprocess.Po
         yield driver
     finally:
         driver.kill()
-        driver.wait()
+        driver.communicate()
 
 
 def answer(driver: "subprocess.Popen[str]") -> dict[str, Any]:

@@ -188,7 +188,9 @@ def test_a_tick_that_is_killed_is_taken_over_and_goes_on_with_its_study(place):
     assert (second["action"], second["attempt"]) == ("study", 2)
     assert second["outcome"] in ("promoted", "held")
     told = json.loads(place.run("retrain", "history", "schedule.yaml", "--json").stdout)
-    kinds = [(one["kind"], one["attempt"]) for one in told["entries"] if one["tick"] == told["entries"][-1]["tick"]]
+    # On a slow machine the schedule has rightly alerted by then: minutes went by without a success.
+    entries = [one for one in told["entries"] if one["kind"] != "alert"]
+    kinds = [(one["kind"], one["attempt"]) for one in entries if one["tick"] == entries[-1]["tick"]]
     assert kinds == [("claim", 1), ("claim", 2), ("end", 2)]
 
 
