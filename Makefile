@@ -66,12 +66,11 @@ check: setup  ## format, lint, types, layers
 	$(BIN)/lint-imports --no-cache
 
 # One thread: on tiny models a second one only waits, on a busy machine for very long.
-# Two files at a time: the tests that start Ray wait for processes half of the time. Of those, who comes too late is not
-# begun, so that the failures so far are read (the exit code is not 0).
+# Those that start Ray have the machine to themselves, after the others; each says how long it took, and those that come
+# too late are not begun, so that the failures so far are read (the exit code is not 0).
 test: setup  ## all tests, those that start Ray included
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile -v --durations=60 \
-		--session-timeout=$(RAY_SECONDS) -m ray
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -v -o console_output_style=times --session-timeout=$(RAY_SECONDS) -m ray
 
 bench: setup  ## orchestration, training, evaluation, studies: ratios in one run (hours); tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json
