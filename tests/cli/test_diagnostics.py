@@ -124,7 +124,10 @@ def test_without_a_truth_there_is_no_reliability_and_the_table_says_why(
     assert "known on synthetic data only" in said
 
 
-def test_a_truth_that_cannot_be_read_is_one_line(call: Call, models: Path, small: Path, tmp_path: Path) -> None:
+def test_a_truth_that_cannot_be_read_is_one_line_before_any_work(
+    call: Call, models: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gapwise.verbs.evaluate.judge", lambda *_, **__: pytest.fail("judged first"))
     shutil.copytree(small, tmp_path / "broken")
     (tmp_path / "broken" / TRUTH_FILE).write_bytes(b"nothing")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gapwise.data.store import open_dataset
+from gapwise.data.truth import truth_if_any
 from gapwise.promotion.judge import baseline_of, diagnose, judge, refuse_other_shape
 from gapwise.spec.home import home
 from gapwise.spec.loader import validate
@@ -48,6 +49,8 @@ def evaluate(wish: EvaluateWish) -> Judged:
     beside = locate(tracking, wish.baseline) if wish.baseline else baseline_of(tracking, wish.model)
     refuse_other_shape(found, dataset)
     chosen = dataset.split(wish.split, reason=f"evaluate {wish.model}")
+    if wish.diagnostics:
+        truth_if_any(chosen)  # one that cannot be read is said before the work, not after it
     body = judge(found, beside, dataset, spec, split=chosen, mask_seeds=wish.mask_seeds)
     if wish.diagnostics:
         body["diagnostics"] = diagnose(found, dataset, spec, split=chosen, mask_seeds=wish.mask_seeds)._asdict()
