@@ -176,13 +176,17 @@ class TestTheTutorial:
         report = (folder / "report.html").read_text(encoding="utf-8")
         assert "<svg" in report and "mosi" in report
         assert (folder / "answers.parquet").stat().st_size > 0
-        self.check_the_study(folder)
+        self.check_the_study(folder, {"real": [1284, 229, 686], "stand-in": [400, 150, 150]}[data])
         self.check_the_champions(folder)
+        left = {".gapwise", ".venv", "answers.parquet", "data", "report.html", *SHIPPED}
+        assert {entry.name for entry in folder.iterdir()} == left, "nothing else is written beside the user's files"
 
-    def check_the_study(self, folder: Path) -> None:
-        study = load_result(folder / ".gapwise" / "studies", "first")
+    def check_the_study(self, folder: Path, sizes: list[int]) -> None:
+        study, data = load_result(folder / ".gapwise" / "studies", "first"), open_dataset(folder / "data" / "mosi")
+        assert [data.manifest.splits[name].samples for name in ("train", "valid", "test")] == sizes
         assert study.trials["complete"] >= 2 and study.trials["failed"] == study.trials["running"] == 0
-        assert study.fingerprints == open_dataset(folder / "data" / "mosi").fingerprints()
+        assert study.fingerprints == data.fingerprints()
+        assert list(study.best) == list(study.baseline) == [str(rate) for rate in study.protocol.rates]
         assert study.train_seconds > 0 and 0 < study.search_seconds < study.wall_seconds
 
     def check_the_champions(self, folder: Path) -> None:
@@ -192,6 +196,7 @@ class TestTheTutorial:
         assert all(one["version"] for one in champions.values())
         command = ("evaluate", "models:/mosi@champion-mr30", "--data", "data/mosi", "--mask-seeds", "3")
         judged = answer(folder, *command)
+        assert judged["dataset_fingerprint"] == open_dataset(folder / "data" / "mosi").manifest.fingerprint
         assert judged["baseline"]["conditions"]["0.3"]["mae"]["mean"] > 0
         assert [judged["optimum"], judged["plugin_optimum"]] == [None, None], "nobody knows it of these data"
         told = environment(MLFLOW_TRACKING_URI=f"sqlite:///{folder}/.gapwise/mlflow.db")

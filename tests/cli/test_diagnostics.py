@@ -73,6 +73,12 @@ def test_late_fusion_has_none_and_says_so_in_a_line(call: Call, models: Path, sm
     assert said.endswith("late_fusion has no diagnostics\n")
 
 
+def test_of_synthetic_data_the_optima_are_known(call: Call, models: Path, small: Path) -> None:
+    body = asked(call, models / "late_fusion", small, "--rates", "0.3")
+
+    assert all(0.3 < body[one]["conditions"]["0.3"]["mae"]["mean"] < 0.6 for one in ("optimum", "plugin_optimum"))
+
+
 def test_they_are_printed_only_when_asked_for(call: Call, models: Path, small: Path) -> None:
     assert "diagnostics" not in asked(call, models / "prlf", small)
     assert "diagnostics" not in call(*words(models / "prlf", small)).out

@@ -81,17 +81,8 @@ def test_a_model_s_own_requirements_are_enough_to_answer(small: Path, tmp_path: 
     run(sys.executable, "-m", "venv", tmp_path / "clean")
     python = tmp_path / "clean" / "bin" / "python"
     needs = next((home.root / "mlartifacts").rglob("requirements.txt"))
-    pip = (
-        python,
-        "-m",
-        "pip",
-        "install",
-        "-q",
-        "--no-compile",
-        "--disable-pip-version-check",
-        "-c",
-        REPOSITORY / "constraints.txt",
-    )
+    quiet = ["-q", "--no-compile", "--disable-pip-version-check"]
+    pip = (python, "-m", "pip", "install", *quiet, "-c", REPOSITORY / "constraints.txt")
     torch = next(one for one in (REPOSITORY / "constraints.txt").read_text().splitlines() if one.startswith("torch=="))
     run(*pip, torch)
     run(*pip, "-r", needs)
