@@ -276,7 +276,7 @@ def test_the_walk_through_as_a_team_runs_as_it_is_written(team: Path) -> None:
     assert written[0].text.startswith("make team-up") and written[-1].text.startswith("make team-down")
     done = walk(written, team)
     said = done.stdout + done.stderr
-    for study in ("first", "ada", "ben"):
+    for study in ("ada", "ben"):
         assert re.search(rf"{study} .*finished", done.stdout), said[-6000:]
     _, _, shown = done.stdout.partition("small: champions\n")  # as `registry show` begins
     assert re.search(r"^ *0\.0 +v1 ", shown, re.MULTILINE), said[-6000:]
