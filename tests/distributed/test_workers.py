@@ -17,6 +17,9 @@ from gapwise.errors import CheckpointError, DataError, SpecError
 from gapwise.evaluation.objective import settled
 from gapwise.models.saved import ModelFolder
 from gapwise.spec.train import TrainSpec
+from gapwise.testing.runs import trained_on
+from gapwise.training.checkpoint import trained_model
+from gapwise.training.validation import diagnostic_curves
 
 pytestmark = pytest.mark.ray
 
@@ -38,25 +41,36 @@ def run(spec: TrainSpec, data: Path, folder: Path, workers: int) -> tuple[ModelF
     return model, epochs
 
 
+def alone(spec: TrainSpec, data: Path) -> tuple[ModelFolder, dict[str, float]]:
+    """The same training in this process, and the losses of its last epoch."""
+    dataset = open_dataset(data)
+    job, trained = trained_on(dataset, settled(spec, dataset.manifest.shape(), dataset.valid.labels))
+    model = trained_model(job, trained, trained.kept.metrics)
+    return model._replace(diagnostics=diagnostic_curves(job, trained)), trained.history[-1].losses
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("model", ["late_fusion", "promise", "prlf"])
-def test_two_workers_train_what_one_worker_trains(ray_cluster: None, small: Path, tmp_path: Path, model: str) -> None:
-    spec = spec_of(model)
-    alone, one = run(spec, small, tmp_path / "one", 1)
-    shared, two = run(spec, small, tmp_path / "two", 2)
-    assert one[-1]["losses"] == pytest.approx(two[-1]["losses"], abs=1e-4)
-    for metric, curve in alone.validation.items():
-        assert curve == pytest.approx(shared.validation[metric], abs=1e-2 if metric != "mae" else 1e-3)
-    assert set(shared.diagnostics) == set(alone.diagnostics)
-    assert bool(alone.diagnostics) == (model != "late_fusion"), "rank 0 answers for all rows"
-    for name, weight in alone.weights.items():
-        torch.testing.assert_close(shared.weights[name], weight, rtol=1e-3, atol=2e-4)
-    for name, value in alone.state.items():
-        torch.testing.assert_close(shared.state[name], value, rtol=1e-3, atol=1e-3)
+def test_two_workers_train_what_one_process_trains(ray_cluster: None, small: Path, tmp_path: Path, model: str) -> None:
+    one, losses = alone(spec_of(model), small)
+    two, epochs = run(spec_of(model), small, tmp_path / "two", 2)
+    assert epochs[-1]["losses"] == pytest.approx(losses, abs=1e-4)
+    for metric, curve in one.validation.items():
+        assert curve == pytest.approx(two.validation[metric], abs=1e-2 if metric != "mae" else 1e-3)
+    assert set(two.diagnostics) == set(one.diagnostics)
+    assert bool(one.diagnostics) == (model != "late_fusion"), "rank 0 answers for all rows"
+    for name, weight in one.weights.items():
+        torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=2e-4)
+    for name, value in one.state.items():
+        torch.testing.assert_close(two.state[name], value, rtol=1e-3, atol=1e-3)
 
 
 def test_a_run_is_reported_epoch_by_epoch_and_leaves_a_model(ray_cluster: None, small: Path, tmp_path: Path) -> None:
     model, epochs = run(spec_of("late_fusion"), small, tmp_path / "run", 1)
+    here, losses = alone(spec_of("late_fusion"), small)
+    assert epochs[-1]["losses"] == pytest.approx(losses, abs=1e-6)
+    for name, weight in here.weights.items():
+        torch.testing.assert_close(model.weights[name], weight, rtol=1e-6, atol=1e-7)
     assert [epoch["epoch"] for epoch in epochs] == [1, 2]
     assert model.trained["epochs"] == 2
     assert not list((tmp_path / "run").glob("resume*"))
