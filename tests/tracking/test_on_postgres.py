@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,24 @@ def begin(names: list[str], server: Server, folder: Path, data: Path) -> list["s
         )
         for name in names
     ]
+
+
+@contextmanager
+def put_away(studies: list["subprocess.Popen[str]"]) -> Iterator[None]:
+    """However the test ends, nobody is left who would disturb the next one."""
+    try:
+        yield
+    finally:
+        for study in studies:
+            study.kill()
+            study.wait()
+            assert study.stderr is not None
+            study.stderr.close()
+
+
+def failed(studies: list["subprocess.Popen[str]"]) -> list[str]:
+    """What those said that ended badly."""
+    return [study.communicate()[1] for study in studies if study.poll() not in (None, 0)]
 
 
 def finish(studies: list["subprocess.Popen[str]"]) -> None:
@@ -137,13 +156,14 @@ def test_eight_studies_at_once_lose_nothing_though_the_server_is_killed_in_the_m
     names = [f"busy-{number}" for number in range(STUDIES)]
     began = time.perf_counter()
     studies = begin(names, server, tmp_path, small)
-    while sum(delivered(tmp_path, name) > 0 for name in names) < STUDIES / 2:
-        assert all(study.poll() in (None, 0) for study in studies)
-    server.signal(signal.SIGKILL)
-    in_the_middle = [study.poll() is None for study in studies]
-    server.start()
-    server.wait_until_it_answers()
-    finish(studies)
+    with put_away(studies):
+        while sum(delivered(tmp_path, name) > 0 for name in names) < STUDIES / 2:
+            assert failed(studies) == []
+        server.signal(signal.SIGKILL)
+        in_the_middle = [study.poll() is None for study in studies]
+        server.start()
+        server.wait_until_it_answers()
+        finish(studies)
     seconds = time.perf_counter() - began
     assert any(in_the_middle), "nobody was under way when the server died"
     sys.stdout.write(
