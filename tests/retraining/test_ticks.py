@@ -165,7 +165,8 @@ def test_a_schedule_trains_skips_grows_refits_and_keeps_its_record(place):
 
 
 def test_a_tick_that_is_killed_is_taken_over_and_goes_on_with_its_study(place):
-    place.schedule(mode="{kind: study, space: space.yaml}", triggers="{code: false}")
+    # Not due again before the second call: a newer due instant would be looked at instead of the one that was forced.
+    place.schedule(cron='"0 0 1 1 *"', mode="{kind: study, space: space.yaml}", triggers="{code: false}")
     command = [sys.executable, "-m", "gapwise", "retrain", "tick", "schedule.yaml", "--json", "--force"]
     first = subprocess.Popen(
         command, cwd=place.root, env=place.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -188,8 +189,7 @@ def test_a_tick_that_is_killed_is_taken_over_and_goes_on_with_its_study(place):
     assert (second["action"], second["attempt"]) == ("study", 2)
     assert second["outcome"] in ("promoted", "held")
     told = json.loads(place.run("retrain", "history", "schedule.yaml", "--json").stdout)
-    # On a slow machine the schedule has rightly alerted by then: minutes went by without a success.
-    entries = [one for one in told["entries"] if one["kind"] != "alert"]
+    entries = told["entries"]
     kinds = [(one["kind"], one["attempt"]) for one in entries if one["tick"] == entries[-1]["tick"]]
     assert kinds == [("claim", 1), ("claim", 2), ("end", 2)]
 

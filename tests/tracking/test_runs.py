@@ -488,3 +488,25 @@ def test_a_trial_tells_its_objectives_by_epoch_and_its_constraints_at_the_end(
     assert run.data.metrics["constraints/parameters"] == 12.0
     assert (run.info.status, run.data.tags["gapwise.state"]) == ("FINISHED", "infeasible")
     assert run.data.tags["gapwise.reason"] == "12 parameters (at most 7)"
+
+
+def test_another_study_that_was_quicker_to_write_the_dataset_down_is_no_failure(
+    tracking: Tracking, place: Home, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, answers = type(tracking.client).log_inputs, ['(psycopg.errors.UniqueViolation) duplicate key "dataset_pk"']
+
+    def log_inputs(*asked: Any) -> None:
+        if answers:
+            raise MlflowException(answers.pop())
+        really(*asked)
+
+    monkeypatch.setattr(type(tracking.client), "log_inputs", log_inputs)
+
+    study = StudyRun.begin(tracking, place, StudyName("at-once", None), SPACE, dataset, resume=False)
+
+    (data,) = tracking.client.get_run(study.run_id).inputs.dataset_inputs
+    assert data.dataset.digest == dataset.manifest.fingerprint[: len(data.dataset.digest)]
+
+    answers.append("no such run")
+    with pytest.raises(RegistryError, match="no such run"):
+        StudyRun.begin(tracking, place, StudyName("refused", None), SPACE, dataset, resume=False)

@@ -24,6 +24,8 @@ NOTE_TAG = "mlflow.note.content"
 """What the UI shows as a run's description, as Markdown."""
 _METRICS_A_BATCH, _PARAMS_A_BATCH, _LONGEST_PARAM = 1000, 100, 6000
 _RUNS_A_PAGE = 1000
+_TAKEN = ("duplicate key", "unique constraint", "duplicate entry")
+"""What PostgreSQL, SQLite and MySQL say of a key that somebody else was quicker to take."""
 
 
 class Point(NamedTuple):
@@ -126,8 +128,13 @@ def log_input(tracking: Tracking, run_id: str, data: DataInput) -> None:
         source=json.dumps({"uri": data.source}),
         profile=json.dumps(data.profile),
     )
-    context = InputTag("mlflow.data.context", "training")
-    tracking.client.log_inputs(run_id, [DatasetInput(dataset, [context])])
+    inputs = [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])]
+    try:
+        tracking.client.log_inputs(run_id, inputs)
+    except MlflowException as error:  # another study of this dataset began at the same moment: now MLflow finds its row
+        if not any(words in str(error).lower() for words in _TAKEN):
+            raise
+        tracking.client.log_inputs(run_id, inputs)
 
 
 def log_file(tracking: Tracking, run_id: str, file: Path, folder: str | None = None) -> None:
