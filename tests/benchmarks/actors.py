@@ -26,7 +26,7 @@ from gapwise.distributed.cluster import connected
 from gapwise.distributed.progress import every
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.events import read_events
-from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.executor import PhaseRun, run_phases
 from gapwise.tuning.trial import Place
 
 ACTORS = 8
@@ -63,7 +63,7 @@ def measure(trials: int, data: Path, folder: Path) -> dict[str, Any]:
 
         before, cpu, began = book_cpu_seconds(), time.process_time(), time.perf_counter()
         with every(0.2, ask, name="asking"):
-            run_phase(book, PhaseRun("search", "actors", Place(asked, str(data), str(folder)), ACTORS))
+            run_phases(book, iter([PhaseRun("search", "actors", Place(asked, str(data), str(folder)), ACTORS)]))
         wall = time.perf_counter() - began
         used, driver = book_cpu_seconds() - before, time.process_time() - cpu
     counted = Counter(event.kind for event in read_events(record.events, 0, most=100 * trials)[0])

@@ -121,13 +121,13 @@ def gapwise(race: Race) -> None:
     from gapwise.distributed.cluster import connected
     from gapwise.tuning.actor import Record, running_book
     from gapwise.tuning.events import read_events
-    from gapwise.tuning.executor import PhaseRun, run_phase
+    from gapwise.tuning.executor import PhaseRun, run_phases
     from gapwise.tuning.trial import Place
 
     asked, record = space(race.trials), Record(race.folder)
     with connected(cpus=CONCURRENCY), running_book("race", asked, record) as book:
         place = Place(asked, str(race.data), str(race.folder))
-        run_phase(book, PhaseRun("search", "race", place, CONCURRENCY))
+        run_phases(book, iter([PhaseRun("search", "race", place, CONCURRENCY)]))
     for event in read_events(record.events, 0, most=100 * race.trials)[0]:
         if event.kind == "finished" and event.assignment.arm == "prlf":
             note(race, event.time)

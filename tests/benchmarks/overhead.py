@@ -40,7 +40,7 @@ from gapwise.training.loop import fit
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Assignment
 from gapwise.tuning.events import read_events
-from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.executor import PhaseRun, run_phases
 from gapwise.tuning.space import distributions
 from gapwise.tuning.trial import Place, job_of
 
@@ -87,7 +87,7 @@ def through_ray(executor: str, data: Path, trials: int, folder: Path) -> tuple[E
     name = folder.name
     with running_book(name, asked, Record(folder)) as book:
         started, clock = time.perf_counter(), time.time()
-        run_phase(book, PhaseRun("search", name, Place(asked, str(data), str(folder)), concurrency=1))
+        run_phases(book, iter([PhaseRun("search", name, Place(asked, str(data), str(folder)), concurrency=1)]))
     events, _ = read_events(Record(folder).events, 0, most=100 * trials)
     ends = Ends()
     ends.times = [event.time - clock + started for event in events if event.kind == "finished"]

@@ -4,12 +4,12 @@ by a book that is called directly; training by endings that are told.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gapwise.distributed.placement import Share
 from gapwise.spec.search import SearchSpec
+from gapwise.testing.handle import Handle
 from gapwise.tuning.assignment import Assignment, Outcome, failure
 from gapwise.tuning.book import StudyBook
 from gapwise.tuning.executor import BookSearcher, PhaseRun
@@ -75,16 +75,6 @@ def test_repeats_are_taken_too(book: StudyBook) -> None:
     book.plan_repeats([Repeat("late_fusion", 0, values, seed) for seed in (1, 2)])
     assert [one.seed for one in (book.take("a", "seeds"), book.take("a", "seeds", arm="late_fusion")) if one] == [1, 2]
     assert book.take("a", "seeds", arm="prlf") is None
-
-
-class Handle:
-    """An actor's handle, but the call happens at once."""
-
-    def __init__(self, book: StudyBook) -> None:
-        self._book = book
-
-    def __getattr__(self, name: str) -> Any:
-        return type("Method", (), {"remote": staticmethod(getattr(self._book, name))})
 
 
 def test_to_tune_a_pack_is_a_trial_and_its_death_halves_it(

@@ -21,7 +21,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.events import Event, events_beside, read_events
-from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.executor import PhaseRun, run_phases
 from gapwise.tuning.opening import Asked, open_study
 from gapwise.tuning.trial import Place
 
@@ -55,7 +55,7 @@ def search(data: Path, folder: Path, **changes: Any) -> list[Finished]:
     open_study(folder, Asked(folder.name, asked, open_dataset(data)), resume=False)
     with running_book(folder.name, asked, Record(folder)) as book:
         place = Place(asked, str(data), str(folder))
-        run_phase(book, PhaseRun("search", folder.name, place, concurrency=1))
+        run_phases(book, iter([PhaseRun("search", folder.name, place, concurrency=1)]))
         finished: list[Finished] = ray.get(book.finished.remote("search"))
         return finished
 

@@ -18,7 +18,7 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning import executor
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
-from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.executor import PhaseRun, run_phases
 from gapwise.tuning.trial import Place
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -44,7 +44,7 @@ def searched(data: Path, folder: Path, **changes: Any) -> dict[str, Finished]:
     folder.mkdir()
     space = SearchSpec.model_validate(SPACE | changes)
     with running_book(folder.name, space, Record(folder)) as book:
-        run_phase(book, PhaseRun("search", folder.name, Place(space, str(data), str(folder)), concurrency=2))
+        run_phases(book, iter([PhaseRun("search", folder.name, Place(space, str(data), str(folder)), concurrency=2)]))
         finished: list[Finished] = ray.get(book.finished.remote("search"))
         return {one.assignment.key: one for one in finished}
 

@@ -21,7 +21,7 @@ from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, failure
 from gapwise.tuning.leaders import front_members
 from gapwise.tuning.predictions import predictions_file, save_predictions
-from gapwise.tuning.second_phase import SecondPhase, run_second_phase
+from gapwise.tuning.second_phase import SecondPhase, second_phase
 from gapwise.tuning.selection import first_of, standings
 from gapwise.tuning.trial import Place
 
@@ -99,11 +99,22 @@ EQUAL = {("prlf", 0): 0.0, ("prlf", 1): 0.0, ("prlf", 2): 0.0, ("late_fusion", 0
 ONE_BEHIND = EQUAL | {("prlf", 1): 2.0}
 
 
+def run_through(place: Place, searched: list[Finished], machine: Machine) -> SecondPhase:
+    rounds = second_phase(place, searched)
+    asked = next(rounds)
+    while True:
+        try:
+            asked = rounds.send(machine(asked))
+        except StopIteration as ended:
+            again: SecondPhase = ended.value
+            return again
+
+
 def race(
     space: SearchSpec, dataset: Dataset, folder: Path, worse_by: Any, searched: list[Finished]
 ) -> tuple[Machine, SecondPhase]:
     machine = Machine(Place(space, str(dataset.folder), str(folder)), dataset, worse_by)
-    return machine, run_second_phase(machine.place, searched, machine)
+    return machine, run_through(machine.place, searched, machine)
 
 
 def test_rounds_are_two_seeds_of_everyone_and_then_one_more_of_those_still_in_the_race(
@@ -171,7 +182,7 @@ def test_a_study_killed_after_any_run_decides_as_if_never_killed(
     for kept in range(0, len(done), 3):
         again = Machine(machine.place, dataset, ONE_BEHIND)
         again.memory = dict(done[:kept])
-        ended = run_second_phase(again.place, searched, again)
+        ended = run_through(again.place, searched, again)
         assert set(again.memory) == set(machine.memory)
         assert ended._replace(repeats=[]) == whole._replace(repeats=[])
 
@@ -184,7 +195,7 @@ def test_a_round_is_decided_from_its_own_seeds_though_later_ones_are_known(
     machine = Machine(place, dataset, dict.fromkeys(EQUAL, 2.0) | {("prlf", 1): 2.35})
     machine.noise = 0.1
 
-    ended, again = (run_second_phase(place, searched, machine) for _ in range(2))
+    ended, again = (run_through(place, searched, machine) for _ in range(2))
 
     assert ended.dropped == again.dropped == {("prlf", 1): {"0.0": 3, "0.5": 3}}
 
@@ -196,7 +207,7 @@ def test_a_finished_run_whose_predictions_are_no_more_leaves_its_configuration_i
     machine, _ = race(space_of(make_space), dataset, tmp_path, ONE_BEHIND, searched)
     harm(predictions_file(tmp_path, Assignment("seeds", "prlf", 0, {}, 1, 1)))
 
-    ended = run_second_phase(machine.place, searched, machine)
+    ended = run_through(machine.place, searched, machine)
 
     assert ended.dropped == {}
     assert ended.runs_saved == 0
@@ -215,7 +226,7 @@ def test_a_configuration_of_an_earlier_and_shorter_search_still_counts(
     for seed in (1, 2):
         machine.memory["prlf", 7, seed] = machine.run("prlf", 7, seed)
 
-    ended = run_second_phase(machine.place, searched, machine)
+    ended = run_through(machine.place, searched, machine)
 
     assert ("prlf", 7) in ended.chances["0.0"]
     assert ("prlf", 7, 3) not in machine.memory
@@ -229,7 +240,7 @@ def test_a_seed_that_failed_stops_nobody(
     for one in EQUAL:
         machine.memory[*one, 1] = Finished(Assignment("seeds", one[0], 0, {}, 1, one[1]), failure("NaN"))
 
-    ended = run_second_phase(machine.place, searched, machine)
+    ended = run_through(machine.place, searched, machine)
 
     assert ended.dropped == {}
     assert len(machine.memory) == 20

@@ -7,7 +7,6 @@ import pickle
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
@@ -17,6 +16,7 @@ from gapwise.distributed.lock import DriverLock
 from gapwise.distributed.placement import Needs, Node, Resources, Share
 from gapwise.distributed.turns import Turns
 from gapwise.spec.search import SearchSpec
+from gapwise.testing.handle import Handle
 from gapwise.tuning.account import whole
 from gapwise.tuning.assignment import failure
 from gapwise.tuning.book import StudyBook
@@ -27,19 +27,6 @@ from gapwise.tuning.standing import on_the_cluster, read_standing
 from gapwise.tuning.trial import Place
 
 MakeSpace = Callable[..., SearchSpec]
-
-
-class Handle:
-    """An actor's handle, but the call happens at once."""
-
-    def __init__(self, book: StudyBook) -> None:
-        self._book = book
-
-    def __getattr__(self, name: str) -> Any:
-        class Method:
-            remote = staticmethod(getattr(self._book, name))
-
-        return Method
 
 
 class Scene:

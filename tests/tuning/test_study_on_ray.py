@@ -25,7 +25,7 @@ from gapwise.spec.home import Home
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
-from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.executor import PhaseRun, run_phases
 from gapwise.tuning.opening import Asked, open_study
 from gapwise.tuning.reading import read_study
 from gapwise.tuning.refit import Winner, refit_batch, refit_run, shipped
@@ -75,7 +75,7 @@ def search(asked: SearchSpec, data: Path, folder: Path) -> list[Finished]:
     """The first phase alone, one trial at a time."""
     with running_book(folder.name, asked, Record(folder)) as book:
         place = Place(asked, str(data), str(folder))
-        run_phase(book, PhaseRun("search", folder.name, place, concurrency=1))
+        run_phases(book, iter([PhaseRun("search", folder.name, place, concurrency=1)]))
         finished: list[Finished] = ray.get(book.finished.remote("search"))
         return finished
 

@@ -106,15 +106,19 @@ def _worker(config: dict[str, Any]) -> None:
         if not pending(batch, [run]):  # done before a worker was lost
             continue
         job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
-        _run_one(batch, run, worker.on_device(job) if alone else worker.data_parallel(job))
+        train_one(batch, run, worker.on_device(job) if alone else worker.data_parallel(job), Notice())
     worker.tell_driver({"done": len(runs)})
 
 
-def _run_one(batch: Batch, run: Run, job: Job) -> None:
+def train_one(batch: Batch, run: Run, job: Job, notice: Callable[[], bool]) -> None:
+    """Train one of them, or go on with it, and keep its model, or a note that it diverged.
+
+    Raises Restart at a `notice` that this worker has to leave, when a checkpoint is kept.
+    """
     folder = batch.place(run)
     sink = DirectorySink(folder.with_name(f"{folder.name}.run"), job.spec, job.rank)
     try:
-        trained = fit(job, NoReporter(), LeavingSink(sink, job, Notice()))
+        trained = fit(job, NoReporter(), LeavingSink(sink, job, notice))
     except Diverged as error:
         if job.rank == 0:
             batch.note_failure(run, str(error))

@@ -5,6 +5,7 @@ which reads the variables where it is loaded later, and numpy's linear algebra, 
 the process is for. Nothing here loads data in further processes or threads, and the driver only waits while trials run.
 """
 
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -23,10 +24,10 @@ def threads_for(cpus: float, environment: Mapping[str, str]) -> int:
     return min(own, int(said)) if said.isdigit() and int(said) > 0 else own
 
 
-def keep_to_own_cpus() -> int:
-    """Set this Ray worker's threads; returns how many."""
+def keep_to_own_cpus(most: float = math.inf) -> int:
+    """Set this Ray worker's threads, at most so many; returns how many."""
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-    threads = threads_for(cpus, os.environ)
+    threads = threads_for(min(cpus, most), os.environ)
     os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

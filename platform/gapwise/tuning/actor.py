@@ -56,6 +56,15 @@ class BookActor(StudyBook):
 
     def __init__(self, space: SearchSpec, record: Record) -> None:
         self._asked = space, record
+        self._phase = 0
+
+    def next_phase(self, number: int) -> None:
+        """Those that wait for the next phase may go."""
+        self._phase = number
+
+    def phase(self) -> int:
+        """How many phases there were in this session."""
+        return self._phase
 
     def open(self) -> str | None:
         """Returns the file with what was torn off the journal's end, if anything was.
@@ -117,6 +126,14 @@ class ActorLine:
     def out_of_memory(self, assignment: Assignment) -> Assignment | None:
         again: Assignment | None = _heard(self._book.out_of_memory.remote(assignment))
         return again
+
+    def paused(self) -> bool:
+        said: bool = _heard(self._book.paused.remote())
+        return said
+
+    def phase(self) -> int:
+        said: int = _heard(self._book.phase.remote())
+        return said
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:
         verdict: Verdict = _heard(self._book.report.remote(assignment, epoch, cost, body))

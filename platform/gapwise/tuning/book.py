@@ -76,6 +76,9 @@ class StudyBook:
         self._full = self._full or said
         self.pause()
 
+    def paused(self) -> bool:
+        return self._paused
+
     def full(self) -> str:
         """Why it was paused, if for want of room; otherwise empty."""
         return self._full

@@ -3,14 +3,18 @@
 *warm*: a function trainable whose actors are reused, so that the second trial on a device starts in a fraction of a
 second. *train*: a trial that takes no device itself and runs a Ray Train job of its own. Tune decides nothing about
 configurations or early stopping: the book does, for both alike.
+
+All phases of a study are one run of Tune: when nothing of a phase is left and nothing runs, the searcher asks for the
+next. A worker that has nothing to do until then waits, because Tune stops all idle actors but one.
 """
 
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import ray
 import ray.exceptions
@@ -21,14 +25,18 @@ from gapwise.distributed.cluster import resources
 from gapwise.distributed.launch import Restart, next_attempt, run_workers
 from gapwise.distributed.notice import Notice
 from gapwise.distributed.placement import Needs, Share, fitting, most_at_once, place
+from gapwise.distributed.side_by_side import Run, pending, train_one
 from gapwise.distributed.threads import keep_to_own_cpus
+from gapwise.errors import no_room
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import ActorHand, ActorLine
 from gapwise.tuning.assignment import Assignment, Phase, failure
 from gapwise.tuning.pack import Pack
 from gapwise.tuning.pack_size import at_once
+from gapwise.tuning.refit import refit_batch, refit_job
 from gapwise.tuning.trial import Place, job_of, run_trial
 
+_log = logging.getLogger(__name__)
 logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
 """Tune would say, with a traceback, that it cannot keep a state which nothing here reads."""
 _NEXT_TO_NOTHING: dict[str, int | float] = {"memory": 1}
@@ -36,6 +44,8 @@ _NEXT_TO_NOTHING: dict[str, int | float] = {"memory": 1}
 many workers as there are cores wait for ever."""
 _SECONDS_BETWEEN_LOOKS = 2.0
 """At the nodes that are there."""
+_SECONDS_BETWEEN_CALLS = 0.3
+"""Of a worker that waits for the next phase."""
 NO_LIMIT = 1_000_000
 """Tune wants one of its own before it starts several trials at a time; the searcher's is the one that counts."""
 _KILLED_FOR_MEMORY = ("OutOfMemoryError", "NODE_OUT_OF_MEMORY", "running low on memory")
@@ -45,7 +55,7 @@ _KILLED_FOR_MEMORY = ("OutOfMemoryError", "NODE_OUT_OF_MEMORY", "running low on 
 class PhaseRun(NamedTuple):
     """One phase of one study, as Tune is to run it."""
 
-    phase: Phase
+    phase: Phase | Literal["refit"]
     book: str
     """By which workers reach the book."""
     place: Place
@@ -54,6 +64,8 @@ class PhaseRun(NamedTuple):
     """Of the search, on `time.monotonic`'s clock: nothing starts later but what a dead driver left."""
     grows: bool = False
     """Whether the concurrency is as many as fit, and so changes with the nodes that go and come."""
+    refits: tuple[Run, ...] = ()
+    """Of the refit, which the book knows nothing of: what is to be trained."""
 
 
 class Room:
@@ -82,34 +94,61 @@ class PackRun(NamedTuple):
 
 
 class BookSearcher(Searcher):
-    """Tune's view of the book: suggests what the book hands out, and tells it of workers that died for good."""
+    """Tune's view of a study: suggests what the book hands out, and tells it of workers that died for good.
 
-    _refill = True
+    When a phase is over `then` is asked for the next; what it raises is kept in `broke`, and ends the run.
+    """
 
-    def __init__(self, book: Any, run: PhaseRun, share: Share) -> None:
+    _stays = True
+    """Whether devices are kept until all is done. Elsewhere they may be others' at any moment: a pack, too, takes in
+    nothing for what ended."""
+
+    def __init__(self, book: Any, run: PhaseRun, share: Share, then: Iterator[PhaseRun] | None = None) -> None:
         super().__init__(metric="done", mode="max")
-        self._book, self._run, self._share = book, run, share
-        self._room = Room(run, share)
-        self._running: dict[str, Assignment] = {}
+        self._book, self._share, self._then = book, share, then or iter(())
         self._packs = run.place.space.pack != 1
+        self._warm = run.place.space.executor == "warm"
+        self._running: dict[str, Assignment | Run] = {}
+        self._waiting: set[str] = set()
+        self._workers = 0
+        """Most that ever worked at once: so many actors are there to be kept."""
+        self._phases = 0
+        self.broke: BaseException | None = None
+        self._begin(run)
+
+    def _begin(self, run: PhaseRun) -> None:
+        self._run, self._room = run, Room(run, self._share)
+        self._refits = deque(run.refits)
+        self._dry = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune keeps a copy on disk, which nothing reads."""
+        return {}
 
     def given_up(self, trial_id: str, error: str) -> None:
         """A run whose worker died more often than the space allows; of a pack, what it had begun with."""
+        self._dry = False
+        if trial_id in self._waiting:
+            self._waiting.remove(trial_id)
+            return
         deaths = self._run.place.space.worker_deaths + 1
         kind = "OOM" if killed_for_memory(error) else "crash"
         last = next((line.strip() for line in reversed(error.splitlines()) if line.strip()), "no word from Ray")
-        reason = failure(f"{kind}: the worker died {deaths} times, the last time of: {last[:300]}")
-        assignment = self._running.pop(trial_id)
-        if self._packs:
-            ray.get(self._book.give_up_pack.remote(trial_id, reason))
+        reason = f"{kind}: the worker died {deaths} times, the last time of: {last[:300]}"
+        given = self._running.pop(trial_id)
+        if isinstance(given, Run):
+            _log.warning("refit %s: %s", given.name, reason)
+        elif self._packs:
+            ray.get(self._book.give_up_pack.remote(trial_id, failure(reason)))
         else:
-            ray.get(self._book.give_up.remote(assignment, reason))
+            ray.get(self._book.give_up.remote(given, failure(reason)))
 
     def starts_again(self, trial_id: str, error: str) -> None:
         """A run whose worker died: with a smaller micro-batch, if that was for lack of memory. A pack halves itself."""
-        if self._packs:
+        given = self._running.get(trial_id)
+        if self._packs or not isinstance(given, Assignment):
             return
-        now = ray.get(self._book.begin.remote(self._running[trial_id])) if killed_for_memory(error) else None
+        now = ray.get(self._book.begin.remote(given)) if killed_for_memory(error) else None
         if now is not None:
             ray.get(self._book.out_of_memory.remote(now))
 
@@ -117,22 +156,63 @@ class BookSearcher(Searcher):
         return self._run.deadline is not None and time.monotonic() > self._run.deadline
 
     def suggest(self, trial_id: str) -> Any:
-        if len(self._running) >= self._room():
+        busy = len(self._running) + len(self._waiting)
+        if busy >= self._room():
             return None  # not now
-        assignment = ray.get(self._next(trial_id))
-        if assignment is None:
-            return str(Searcher.FINISHED)
-        self._running[trial_id] = assignment
-        where = {"place": self._run.place, "book": self._run.book, "share": self._share}
+        given = None if self._dry else self._next(trial_id)
+        if given is None:
+            return self._without(trial_id, busy)
+        self._running[trial_id] = given
+        self._workers = max(self._workers, busy + 1)
+        if isinstance(given, Run):
+            return self._config(refit=given._asdict())
         if self._packs:
-            return {**where, "pack": PackRun(trial_id, self._run.phase, self._until(), self._refill)._asdict()}
-        return {**where, "assignment": assignment._asdict()}
+            assert self._run.phase != "refit"
+            return self._config(pack=PackRun(trial_id, self._run.phase, self._until(), self._stays)._asdict())
+        return self._config(assignment=given._asdict())
 
-    def _next(self, trial_id: str) -> Any:
+    def _config(self, **what: Any) -> dict[str, Any]:
+        return {"place": self._run.place, "book": self._run.book, "share": self._share, **what}
+
+    def left(self) -> int:
+        """How many runs of this phase wait."""
+        if self._run.phase != "refit":
+            counted: int = ray.get(self._book.on_hand.remote(self._run.phase, self._late()))
+            return counted
+        return 0 if self._refits and ray.get(self._book.paused.remote()) else len(self._refits)
+
+    def _next(self, trial_id: str) -> Assignment | Run | None:
+        if self._run.phase == "refit":
+            return self._refits.popleft() if self.left() else None
         if self._packs:
-            return self._book.take.remote(trial_id, self._run.phase, self._late())
-        search = self._run.phase == "search"
-        return self._book.next_search.remote(self._late()) if search else self._book.next_repeat.remote()
+            asked = self._book.take.remote(trial_id, self._run.phase, self._late())
+        elif self._run.phase == "search":
+            asked = self._book.next_search.remote(self._late())
+        else:
+            asked = self._book.next_repeat.remote()
+        assignment: Assignment | None = ray.get(asked)
+        return assignment
+
+    def _without(self, trial_id: str, busy: int) -> Any:
+        """What a worker is to do for which nothing of this phase is left."""
+        if not self._stays:
+            return str(Searcher.FINISHED)
+        self._dry = True
+        if self._running:
+            if not self._warm or busy >= self._workers:
+                return None
+            self._waiting.add(trial_id)
+            return self._config(wait=self._phases)
+        try:
+            run = next(self._then, None)
+        except BaseException as error:  # noqa: BLE001 - raised again where Tune has ended
+            self.broke, run = error, None
+        self._phases += 1
+        ray.get(self._book.next_phase.remote(self._phases))
+        if run is None:
+            return str(Searcher.FINISHED)
+        self._begin(run)
+        return None
 
     def _until(self) -> float | None:
         """The deadline on a clock that other machines have too."""
@@ -144,7 +224,9 @@ class BookSearcher(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         del result
         if not error:
+            self._dry = False
             self._running.pop(trial_id, None)
+            self._waiting.discard(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal is the study."""
@@ -174,29 +256,59 @@ def killed_for_memory(error: str) -> bool:
 
 
 def warm_trainable(config: dict[str, Any]) -> None:
-    """One assignment on this actor's device. At a notice it leaves, and Tune goes on with it on another node."""
+    """What this actor was given, on its device. At a notice it leaves, and Tune goes on with it on another node."""
+    what = next(kind for kind in _WARM if kind in config)
     keep_to_own_cpus()
-    where, assignment, line = _unpack(config)
     try:
-        run_trial(where, assignment, job_of(where, assignment), line, Notice())
+        _WARM[what](config)
     except Restart as left:  # in the words in which Ray tells it, which Tune does not count as a failure
         raise ray.exceptions.RayActorError(error_msg=str(left), preempted=True) from left
     tune.report({"done": 1})
 
 
-def packed_trainable(config: dict[str, Any]) -> None:
-    """As many assignments as are left, on this actor's device, many at once. Leaves as `warm_trainable` does."""
-    keep_to_own_cpus()
+def _one(config: dict[str, Any]) -> None:
+    where, assignment, line = _unpack(config)
+    run_trial(where, assignment, job_of(where, assignment), line, Notice())
+
+
+def _pack(config: dict[str, Any]) -> None:
+    """As many assignments as are left, many at once."""
     where, line, told = config["place"], ActorLine(config["book"]), PackRun(**config["pack"])
     hand = ActorHand(config["book"], told.name, told.phase, until=told.until, refill=told.refill)
     left, deaths = hand.start()
     most = max(1, at_once(where, left) >> deaths)
     hand.fill(most, len(left))
+    Pack(where, hand, line, most=most, left=left, notice=Notice()).run()
+
+
+def _refit(config: dict[str, Any]) -> None:
+    """A winner, with one thread as when it is reproduced, or the last bits would differ. A pause is heard of once a
+    second; a full disk pauses the study."""
+    keep_to_own_cpus(most=1)
+    where, run, line = config["place"], Run(**config["refit"]), ActorLine(config["book"])
+    batch, notice, paused = refit_batch(where), Notice(), Notice(line.paused)
+    if not pending(batch, [run]):  # done before its worker was lost
+        return
     try:
-        Pack(where, hand, line, most=most, left=left, notice=Notice()).run()
-    except Restart as left_for:
-        raise ray.exceptions.RayActorError(error_msg=str(left_for), preempted=True) from left_for
-    tune.report({"done": 1})
+        train_one(batch, run, refit_job(where, run), lambda: notice() or paused())
+    except Restart:
+        if not paused():
+            raise
+    except Exception as error:
+        said = no_room(error)
+        if not said:
+            raise
+        line.pause_for_room(said)
+
+
+def _wait(config: dict[str, Any]) -> None:
+    """Keep this actor, and all that it has loaded, for the next phase."""
+    line = ActorLine(config["book"])
+    while line.phase() == config["wait"]:
+        time.sleep(_SECONDS_BETWEEN_CALLS)
+
+
+_WARM = {"assignment": _one, "pack": _pack, "refit": _refit, "wait": _wait}
 
 
 def train_trainable(config: dict[str, Any]) -> None:
@@ -243,33 +355,39 @@ def _unpack(config: dict[str, Any]) -> tuple[Place, Assignment, ActorLine]:
     return config["place"], Assignment(**config["assignment"]), ActorLine(config["book"])
 
 
-def run_phase(book: Any, run: PhaseRun) -> None:
-    """Run everything that the book hands out for a phase; returns when it has nothing left and nothing runs.
+def run_phases(book: Any, phases: Iterator[PhaseRun]) -> None:
+    """Run everything that the book hands out for a phase, then the next; returns when there is none.
 
-    Of more trials at once than fit by now, those that fit run. Raises SpecError where not even one does.
+    Of more trials at once than fit by now, those that fit run. Raises SpecError where not even one does, and what
+    `phases` raises, when nothing runs any more.
     """
-    found, needs = resources(), needs_of(run.place.space)
+    first = next(phases, None)
+    if first is None:
+        return
+    found, needs = resources(), needs_of(first.place.space)
     fit = most_at_once(found, needs)
-    at_once, share = place(found, needs, None if run.grows or run.concurrency > fit else run.concurrency)
-    run = run._replace(concurrency=at_once)
-    searcher = BookSearcher(book, run, share)
-    run_on_tune(run, searcher, ConcurrencyLimiter(searcher, max_concurrent=NO_LIMIT), share)
+    at_once, share = place(found, needs, None if first.grows or first.concurrency > fit else first.concurrency)
+    each = (run._replace(concurrency=at_once) for run in phases)
+    searcher = BookSearcher(book, first._replace(concurrency=at_once), share, each)
+    run_on_tune(first.place, searcher, ConcurrencyLimiter(searcher, max_concurrent=NO_LIMIT), share)
+    if searcher.broke is not None:
+        raise searcher.broke
 
 
-def run_on_tune(run: PhaseRun, searcher: BookSearcher, asked: Searcher | SearchAlgorithm, share: Share) -> None:
+def run_on_tune(where: Place, searcher: BookSearcher, asked: Searcher | SearchAlgorithm, share: Share) -> None:
     """Until what Tune asks, which is around the searcher, is finished and nothing runs."""
     tuner = tune.Tuner(
-        _trainable(run.place.space, share),
+        _trainable(where.space, share),
         tune_config=tune.TuneConfig(
             search_alg=asked,
             num_samples=-1,
-            reuse_actors=run.place.space.executor == "warm",
+            reuse_actors=where.space.executor == "warm",
         ),
         run_config=tune.RunConfig(
-            name=run.phase,
-            storage_path=str(Path(run.place.folder) / "tune"),
+            name="trials",
+            storage_path=str(Path(where.folder) / "tune"),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=run.place.space.worker_deaths),
+            failure_config=tune.FailureConfig(max_failures=where.space.worker_deaths),
             callbacks=[Deaths(searcher)],
         ),
     )
@@ -280,7 +398,7 @@ def _trainable(space: SearchSpec, share: Share) -> Any:
     if space.executor == "train":
         return tune.with_resources(train_trainable, tune.PlacementGroupFactory([_NEXT_TO_NOTHING]))
     gpu = {"GPU": share.gpus} if share.gpus else {}
-    return tune.with_resources(warm_trainable if space.pack == 1 else packed_trainable, {"CPU": share.cpus, **gpu})
+    return tune.with_resources(warm_trainable, {"CPU": share.cpus, **gpu})
 
 
 def needs_of(space: SearchSpec) -> Needs:

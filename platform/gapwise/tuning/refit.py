@@ -4,18 +4,21 @@ Seeds are fresh, so the figures of a shipped model are not those that made it wi
 epoch. What ships is the seed at the validation median, not the luckiest.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from gapwise.data.store import opened
 from gapwise.distributed.side_by_side import Batch, Run
 from gapwise.errors import StudyError
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.spec.train import TrainSpec
+from gapwise.training.job import Job, whole_job
 from gapwise.tuning.assignment import Values
 from gapwise.tuning.selection import median_index
 from gapwise.tuning.space import trial_spec
-from gapwise.tuning.trial import Place
+from gapwise.tuning.trial import Place, this_device
 
 
 class Winner(NamedTuple):
@@ -54,6 +57,12 @@ def refit_spec(place: Place, winner: Winner, seed: int) -> TrainSpec:
     spec = trial_spec(place.space, winner.arm, winner.values, seed=seed)
     cut = {} if winner.micro_batch is None else {"micro_batch": winner.micro_batch}
     return spec.model_copy(update={"epochs": winner.epochs, **cut})
+
+
+def refit_job(place: Place, run: Run) -> Job:
+    """For a single worker on this process's device."""
+    dataset = opened(place.data, place.fingerprint)
+    return replace(whole_job(run.spec, *dataset, keep_last=run.keep_last), device=this_device())
 
 
 def shipped(place: Place, winner: Winner, seeds: list[int]) -> tuple[int, dict[int, ModelFolder]]:

@@ -7,7 +7,7 @@ With several objectives the search's Pareto front runs all its seeds: what leads
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,8 +26,8 @@ from gapwise.tuning.trial import Place
 
 _log = logging.getLogger(__name__)
 
-RunRound = Callable[[list[Repeat]], list[Finished]]
-"""Runs those that have not run yet and gives every finished run of the second phase."""
+Rounds = Generator[list[Repeat], list[Finished], "SecondPhase"]
+"""Yields what is to run, but for what has run already; is sent every finished run of the second phase."""
 
 
 class SecondPhase(NamedTuple):
@@ -40,7 +40,7 @@ class SecondPhase(NamedTuple):
     """Runs that were not started, because their configuration was out of the race."""
 
 
-def run_second_phase(place: Place, searched: Sequence[Finished], run_round: RunRound) -> SecondPhase:
+def second_phase(place: Place, searched: Sequence[Finished]) -> Rounds:
     """Raises StudyError where no search trial finished."""
     phase, first = place.space.second_phase, place.space.seed + 1
     front = _front(place, searched)
@@ -48,7 +48,7 @@ def run_second_phase(place: Place, searched: Sequence[Finished], run_round: RunR
     racing = chosen
     dropped: Dropped = {}
     for seeds in phase.rounds():
-        repeats = run_round([_repeat(run, first + k) for run in racing.values() for k in range(seeds)])
+        repeats = yield [_repeat(run, first + k) for run in racing.values() for k in range(seeds)]
         now = figures.after(seeds, [run for run in repeats if run.assignment.seed < first + seeds])
         if seeds < phase.seeds:
             dropped = now.drop(phase, dropped)

@@ -7,10 +7,10 @@ comes; that costs a second or two, and an actor's start.
 """
 
 import time
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import ray
 from ray.tune.search import ConcurrencyLimiter, Searcher, SearchGenerator
 
 from gapwise.distributed.cluster import resources
@@ -18,21 +18,18 @@ from gapwise.distributed.placement import Needs, Share, place
 from gapwise.distributed.sharing import Device
 from gapwise.distributed.turns import SECONDS_BETWEEN_ASKS, Turns
 from gapwise.tuning.executor import NO_LIMIT, BookSearcher, PhaseRun, needs_of, run_on_tune
+from gapwise.tuning.trial import Place
 
 
 class SharingSearcher(BookSearcher):
     """Hands out what the study's book does, when the cluster's book allows it."""
 
-    _refill = False  # or a pack would never give its device to anybody
+    _stays = False
 
     def __init__(self, book: Any, run: PhaseRun, share: Share, turns: Turns) -> None:
         super().__init__(book, run, share)
         self._turns = turns
         self.over = False
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Tune keeps a copy on disk, which nothing reads; threads' locks do not go there."""
-        return {}
 
     def may_start(self) -> bool:
         """Whether Tune may ask for a trial; also where the answer will be that there is none."""
@@ -41,7 +38,7 @@ class SharingSearcher(BookSearcher):
             return True
         if not self._turns.due():
             return False
-        left = ray.get(self._book.on_hand.remote(self._run.phase, self._late()))
+        left = self.left()
         return not left or self._turns.reserve(held, min(self._most(), held + left))
 
     def _most(self) -> int:
@@ -84,21 +81,25 @@ class _GivesWay(SearchGenerator):
         return super().is_finished() or not self._sharing.may_start()
 
 
-def run_shared_phase(book: Any, run: PhaseRun, turns: Turns) -> None:
-    """As `run_phase`, trial by trial when it is this study's turn.
+def run_shared_phases(book: Any, phases: Iterator[PhaseRun], turns: Turns) -> None:
+    """As `run_phases`, trial by trial when it is this study's turn; each phase is a run of Tune.
 
     A trial gets what it would get on a full cluster, however few run: the rest may be another study's at any moment.
     Raises SpecError where not even one fits the cluster.
     """
-    needs = needs_of(run.place.space)
-    share = place(resources(), needs).share
-    turns.of(*slot(needs, share))
-    searcher = SharingSearcher(book, run, share, turns)
+    for run in phases:
+        needs = needs_of(run.place.space)
+        share = place(resources(), needs).share
+        turns.of(*slot(needs, share))
+        _run_shared(SharingSearcher(book, run, share, turns), run.place, share, turns)
+
+
+def _run_shared(searcher: SharingSearcher, where: Place, share: Share, turns: Turns) -> None:
     try:
         while not searcher.over:
             while not searcher.may_start():
                 time.sleep(SECONDS_BETWEEN_ASKS)
-            run_on_tune(run, searcher, _GivesWay(searcher), share)
+            run_on_tune(where, searcher, _GivesWay(searcher), share)
     finally:
         turns.hold(0, 0)
 

@@ -9,27 +9,27 @@ import logging
 import math
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import ray
 
 from gapwise.data.store import open_dataset
 from gapwise.distributed.cluster import resources
+from gapwise.distributed.progress import tail
 from gapwise.distributed.sharing import Device
 from gapwise.distributed.side_by_side import Batch, Run, pending, run_all
 from gapwise.distributed.turns import Turns
-from gapwise.errors import StudyError, no_room
+from gapwise.errors import GapwiseError, StudyError, no_room
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import Record, running_book
-from gapwise.tuning.arm import Repeat
-from gapwise.tuning.assignment import Finished
+from gapwise.tuning.assignment import Finished, Phase
 from gapwise.tuning.clock import SearchClock
-from gapwise.tuning.executor import PhaseRun, run_phase
+from gapwise.tuning.executor import PhaseRun, run_phases
 from gapwise.tuning.meters import Meters
 from gapwise.tuning.observer import Observer, Watcher, observing
 from gapwise.tuning.opening import settled_space
@@ -37,9 +37,9 @@ from gapwise.tuning.pausing import Pause
 from gapwise.tuning.reading import trials_so_far
 from gapwise.tuning.refit import Winner, refit_batch, refit_run
 from gapwise.tuning.result import RefitModel, StudyResult, save_result
-from gapwise.tuning.second_phase import SecondPhase, run_second_phase
+from gapwise.tuning.second_phase import SecondPhase, second_phase
 from gapwise.tuning.selection import Standing, first_of, median_epoch, standings
-from gapwise.tuning.sharing_search import run_shared_phase
+from gapwise.tuning.sharing_search import run_shared_phases
 from gapwise.tuning.standing import on_the_cluster
 from gapwise.tuning.storage import JOURNAL
 from gapwise.tuning.summary import Evidence, refit_model, summarise
@@ -108,20 +108,96 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
     plan = replace(plan, space=settled_space(plan.space, open_dataset(plan.data)))
     clock = SearchClock(plan.folder)
     watchers = [*watchers, *_meters(plan)]
-    with on_the_cluster(plan.turns, plan.folder), running_book(plan.book, plan.space, plan.record) as book:
-        with observing(plan.record.events, watchers) as observer:
-            _search(plan, stages, book, clock)
-            observer.show()
-            searched: list[Finished] = ray.get(book.finished.remote("search"))
-            again = _second_phase(plan, stages, book, observer, searched)
-        metric = plan.space.train.objective.metric
-        table = standings(again.repeats, metric, plan.space.second_phase.seeds, again.dropped, again.chances)
-        models = refitted(plan, _winners(table, again.repeats), stages)
-    evidence = Evidence(searched, again, table, models)
+    with on_the_cluster(plan.turns, plan.folder):
+        with running_book(plan.book, plan.space, plan.record) as book, observing(plan.record.events, watchers) as seen:
+            course = _Course(plan, stages, book, seen, clock)
+            _run(plan, book, course.phases())
+        models = refitted(plan, course.winners, stages)
+    evidence = Evidence(course.searched, course.again, course.table, models)
     seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": clock.seconds}
     result = summarise(plan.name, plan.place, evidence, parent_run_id=parent_run_id, **seconds)
     save_result(plan.folder, result)
     return result
+
+
+class _Course:
+    """A study's phases, each planned when the one before has ended, and what came of them."""
+
+    searched: list[Finished]
+    again: SecondPhase
+    table: dict[str, list[Standing]]
+    winners: list[Winner]
+
+    def __init__(self, plan: StudyPlan, stages: Stages, book: Any, observer: Observer, clock: SearchClock) -> None:
+        self._plan, self._stages, self._book, self._observer, self._clock = plan, stages, book, observer, clock
+
+    def phases(self) -> Iterator[PhaseRun]:
+        """Raises StudyError where the study cannot go on, KeyboardInterrupt where it was paused."""
+        yield from self._search()
+        self.searched = ray.get(self._book.finished.remote("search"))
+        self.again = yield from self._second_phase()
+        space = self._plan.space
+        metric, seeds = space.train.objective.metric, space.second_phase.seeds
+        self.table = standings(self.again.repeats, metric, seeds, self.again.dropped, self.again.chances)
+        self.winners = _winners(self.table, self.again.repeats)
+        if space.executor == "warm":
+            yield from self._refit()
+
+    def _search(self) -> Iterator[PhaseRun]:
+        plan, clock = self._plan, self._clock
+        left = ray.get(self._book.unfinished.remote())
+        self._stages.stage("search", left)
+        if not left:
+            return
+        budget = [plan.search_budget_seconds, _less(plan.space.budget.wall_seconds, clock.seconds)]
+        seconds = min((limit for limit in budget if limit is not None), default=math.inf)
+        deadline = time.monotonic() + seconds
+        with clock.running():
+            yield from self._to_its_end(self._run_of("search")._replace(deadline=deadline))
+        left = ray.get(self._book.unfinished.remote())
+        if left and time.monotonic() < deadline and not ray.get(self._book.used_up.remote()):
+            raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
+
+    def _second_phase(self) -> Generator[PhaseRun, None, SecondPhase]:
+        rounds = second_phase(self._plan.place, self.searched)
+        repeats = next(rounds)
+        while True:
+            waiting = ray.get(self._book.plan_repeats.remote(repeats))
+            if waiting:
+                self._stages.stage("second phase", waiting)
+                yield from self._to_its_end(self._run_of("seeds"))
+            try:
+                repeats = rounds.send(ray.get(self._book.finished.remote("seeds")))
+            except StopIteration as ended:
+                again: SecondPhase = ended.value
+                return again
+
+    def _refit(self) -> Iterator[PhaseRun]:
+        batch, runs = _refits(self._plan, self.winners)
+        left = pending(batch, runs)
+        if not left:
+            return
+        self._stages.stage("refit", len(left))
+        with tail(batch.progress, lambda event: self._stages.done(event["done"])):
+            yield from self._to_its_end(self._run_of("refit")._replace(refits=tuple(left)))
+        left = pending(batch, runs)
+        if left:
+            raise StudyError(f"{len(left)} refits were given up; continue with --resume", where=self._plan.name)
+
+    def _run_of(self, phase: Phase | Literal["refit"]) -> PhaseRun:
+        plan = self._plan
+        return PhaseRun(phase, plan.book, plan.place, plan.concurrency, grows=plan.grows)
+
+    def _to_its_end(self, run: PhaseRun) -> Iterator[PhaseRun]:
+        yield run
+        full = ray.get(self._book.full.remote())
+        if full:
+            raise _no_room_left(self._plan, full)
+        if self._plan.pause.asked:
+            raise KeyboardInterrupt
+        if run.phase != "refit":
+            ray.get(self._book.lose.remote(run.phase))
+        self._observer.show()
 
 
 def _meters(plan: StudyPlan) -> list[Watcher]:
@@ -133,69 +209,49 @@ def _meters(plan: StudyPlan) -> list[Watcher]:
     return [meters]
 
 
-def _search(plan: StudyPlan, stages: Stages, book: Any, clock: SearchClock) -> None:
-    left = ray.get(book.unfinished.remote())
-    stages.stage("search", left)
-    if not left:
-        return
-    budget = [plan.search_budget_seconds, _less(plan.space.budget.wall_seconds, clock.seconds)]
-    seconds = min((limit for limit in budget if limit is not None), default=math.inf)
-    deadline = time.monotonic() + seconds
-    with clock.running():
-        _run(plan, book, PhaseRun("search", plan.book, plan.place, plan.concurrency, deadline, plan.grows))
-    left = ray.get(book.unfinished.remote())
-    if left and time.monotonic() < deadline and not ray.get(book.used_up.remote()):
-        raise StudyError(f"the search stopped with {left} trials to go; continue it with --resume", where=plan.name)
-
-
 def refitted(plan: StudyPlan, winners: list[Winner], stages: Stages) -> list[RefitModel]:
-    """Every winner trained once more with each of the refit's seeds; what an earlier session finished is kept."""
-    seeds = [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
-    batch = refit_batch(plan.place)
-    runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in seeds]
+    """Every winner trained once more with each of the refit's seeds; what is trained already is kept."""
+    batch, runs = _refits(plan, winners)
     left = pending(batch, runs)
-    stages.stage("refit", len(left))
-    with _slots(plan, batch, left) as at_once:
-        run_all(batch, runs, at_once, stages.done)
-    return [refit_model(plan.place, winner, seeds) for winner in winners]
+    if left:
+        stages.stage("refit", len(left))
+        with _slots(plan, batch, left) as at_once:
+            run_all(batch, runs, at_once, stages.done)
+    return [refit_model(plan.place, winner, _refit_seeds(plan)) for winner in winners]
+
+
+def _refits(plan: StudyPlan, winners: list[Winner]) -> tuple[Batch, list[Run]]:
+    runs = [refit_run(plan.place, winner, seed) for winner in winners for seed in _refit_seeds(plan)]
+    return refit_batch(plan.place), runs
+
+
+def _refit_seeds(plan: StudyPlan) -> list[int]:
+    return [plan.space.seed + _REFIT_SEEDS_FROM + index for index in range(plan.space.second_phase.seeds)]
 
 
 def _less(limit: float | None, used: float) -> float | None:
     return None if limit is None else limit - used
 
 
-def _second_phase(
-    plan: StudyPlan, stages: Stages, book: Any, observer: Observer, searched: list[Finished]
-) -> SecondPhase:
-    def run_round(repeats: list[Repeat]) -> list[Finished]:
-        waiting = ray.get(book.plan_repeats.remote(repeats))
-        if waiting:
-            stages.stage("second phase", waiting)
-            _run(plan, book, PhaseRun("seeds", plan.book, plan.place, plan.concurrency, grows=plan.grows))
-            observer.show()
-        finished: list[Finished] = ray.get(book.finished.remote("seeds"))
-        return finished
-
-    return run_second_phase(plan.place, searched, run_round)
-
-
-def _run(plan: StudyPlan, book: Any, run: PhaseRun) -> None:
-    """One phase on Ray Tune. Raises KeyboardInterrupt where Ctrl-C paused it, StudyError where a full disk did."""
+def _run(plan: StudyPlan, book: Any, phases: Iterator[PhaseRun]) -> None:
+    """On Ray Tune. Raises KeyboardInterrupt where Ctrl-C paused it, StudyError where a full disk did."""
     with plan.pause.heeded(book):
         try:
             if plan.turns is None:
-                run_phase(book, run)
+                run_phases(book, phases)
             else:
-                run_shared_phase(book, run, plan.turns)
-            full = ray.get(book.full.remote())
+                run_shared_phases(book, phases, plan.turns)
+        except GapwiseError:
+            raise
         except Exception as error:  # Tune itself keeps files in the study's folder, and the book is asked by Tune
             full = no_room(error)
             if not full:
                 raise
-        if full:
-            raise StudyError(f"{full}; nothing is lost: make room and go on with --resume", where=plan.name)
-        if not plan.pause.asked:
-            ray.get(book.lose.remote(run.phase))
+            raise _no_room_left(plan, full) from error
+
+
+def _no_room_left(plan: StudyPlan, full: str) -> StudyError:
+    return StudyError(f"{full}; nothing is lost: make room and go on with --resume", where=plan.name)
 
 
 @contextmanager

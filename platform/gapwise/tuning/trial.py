@@ -120,10 +120,13 @@ class PausingSink(DirectorySink):
 
 def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return replace(
-        whole_job(assigned_spec(place.space, assignment), *opened(place.data, place.fingerprint)), device=device
-    )
+    spec = assigned_spec(place.space, assignment)
+    return replace(whole_job(spec, *opened(place.data, place.fingerprint)), device=this_device())
+
+
+def this_device() -> torch.device:
+    """Of a process that Ray gave at most one GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run_trial(
