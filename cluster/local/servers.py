@@ -79,14 +79,14 @@ class Server(NamedTuple):
     """Before one of these is started anew, this is stopped: Ray takes a worker of the old head for a head."""
 
 
-def servers(place: Place) -> list[Server]:
-    """In the order in which they are started."""
+def servers(place: Place) -> list[list[Server]]:
+    """In the order in which they are started; those of one list at once."""
     head = _node(place, "ray-head", "agent-head", _head_options(place), nodes=1)
     workers = [
         _node(place, f"ray-worker-{number}", f"agent-{number}", _worker_options(place), nodes=1 + number)
         for number in (1, 2)
     ]
-    return [_postgres(place), _mlflow(place), head, *workers]
+    return [[_postgres(place)], [_mlflow(place), head], workers]
 
 
 def variables(place: Place) -> dict[str, str]:

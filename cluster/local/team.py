@@ -15,8 +15,11 @@ import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ class Team:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._file = folder, folder / "team.json"
+        self._saving = threading.Lock()
         self.running: dict[str, Process] = {}
         self.ports: dict[str, int] = {}
         self.ray_folder = ""
@@ -60,8 +64,9 @@ class Team:
         """Whole or not at all; there is no secret in it."""
         kept: dict[str, Any] = {"format_version": _FORMAT_VERSION, "ports": self.ports, "ray_folder": self.ray_folder}
         fresh = self._file.with_suffix(".new")
-        fresh.write_text(json.dumps(kept | {"running": self.running}, indent=1))
-        fresh.replace(self._file)
+        with self._saving:
+            fresh.write_text(json.dumps(kept | {"running": self.running}, indent=1))
+            fresh.replace(self._file)
 
     def make(self) -> None:
         """Ports and secrets, once; the data folder of PostgreSQL, unless it is there."""
@@ -133,22 +138,36 @@ def _remove(folder: Path) -> None:
 
 
 def _start_what_is_down(team: Team) -> list[str]:
-    """The names of what was started."""
+    """The names of what was started, in order. Those that start together all end before an error of one is raised."""
     started: list[str] = []
-    everything = servers(team.place)
     try:
-        for server in everything:
-            known = team.running.get(server.name)
-            if known is None or not alive(known) or not server.ready():
-                for other in reversed(everything):
-                    if server.name in (other.name, *other.needs):
-                        _stop(team, other.name)
-                _start(team, server, started)
+        for together in servers(team.place):
+            with ThreadPoolExecutor(len(together)) as threads:
+                each = [threads.submit(_start_if_down, team, server, started) for server in together]
+            for one in each:
+                one.result()
     except BaseException:
-        for name in reversed(started):
+        for name in reversed(_in_order(team, started)):
             _stop(team, name)
         raise
-    return started
+    return _in_order(team, started)
+
+
+def _start_if_down(team: Team, server: Server, started: list[str]) -> None:
+    known = team.running.get(server.name)
+    if known is None or not alive(known) or not server.ready():
+        for other in reversed(_everything(team)):
+            if server.name in (other.name, *other.needs):
+                _stop(team, other.name)
+        _start(team, server, started)
+
+
+def _everything(team: Team) -> list[Server]:
+    return list(chain.from_iterable(servers(team.place)))
+
+
+def _in_order(team: Team, names: Iterable[str]) -> list[str]:
+    return [server.name for server in _everything(team) if server.name in names]
 
 
 def _start(team: Team, server: Server, started: list[str]) -> None:
@@ -206,8 +225,9 @@ def down(folder: Path, *, purge: bool) -> None:
         raise SpecError("no team was ever up here", where=str(folder), allowed="a folder with a team.json")
     with _one_at_a_time(folder):
         team = Team(folder)
-        names = [name for name in reversed(list(team.running)) if alive(team.running[name])]
-        for name in reversed(list(team.running)):
+        known = list(reversed(_in_order(team, team.running)))
+        names = [name for name in known if alive(team.running[name])]
+        for name in known:
             _stop(team, name)
         shutil.rmtree(team.ray_folder or "/nowhere", ignore_errors=True)
         if purge:
@@ -220,7 +240,7 @@ def down(folder: Path, *, purge: bool) -> None:
 def _stop(team: Team, name: str) -> None:
     process = team.running.get(name)
     if process is not None:
-        goodbye = next(server.goodbye for server in servers(team.place) if server.name == name)
+        goodbye = next(server.goodbye for server in _everything(team) if server.name == name)
         stop(process, goodbye)
         del team.running[name]
         team.save()

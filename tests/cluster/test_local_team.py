@@ -139,7 +139,7 @@ def test_a_team_s_servers_from_up_to_down(processes: ModuleType, folder: Path) -
     up = team("up", folder)
     assert up.returncode == 0, up.stderr + logs(folder)
     state = known(folder)
-    assert list(state) == ["postgres", "mlflow", "ray-head", "ray-worker-1", "ray-worker-2"]
+    assert set(state) == {"postgres", "mlflow", "ray-head", "ray-worker-1", "ray-worker-2"}
     ours = descendants({process[0] for process in state.values()})
     assert {address for address, _ in listening(ours)} <= set(LOOPBACK), listening(ours)
     assert len(listening(ours)) >= 5

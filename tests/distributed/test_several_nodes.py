@@ -191,7 +191,7 @@ def test_a_study_loses_a_machine_gains_two_and_gives_one_back(machines: Any, sma
         return [key for key, position in kept().items() if position.batch or position.epoch % EVERY]
 
     def left() -> bool:
-        return any("about to go" in one.read_text() for one in study.glob("tune/search/*/error.txt"))
+        return any("about to go" in one.read_text() for one in study.glob("tune/trials/*/error.txt"))
 
     def all_train(*names: str) -> bool:
         return all(machines.running(name, "ImplicitFunc.train") for name in names)

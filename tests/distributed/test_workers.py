@@ -12,16 +12,19 @@ import torch
 
 from gapwise.data.store import open_dataset
 from gapwise.data.synth import synthesise
-from gapwise.distributed.train import check_train, train_run
+from gapwise.distributed.launch import run_workers
+from gapwise.distributed.progress import told
+from gapwise.distributed.train import MODEL, PROGRESS, check_train, train_run, train_worker
 from gapwise.errors import CheckpointError, DataError, SpecError
 from gapwise.evaluation.objective import settled
-from gapwise.models.saved import ModelFolder
+from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.spec.train import TrainSpec
 from gapwise.testing.runs import trained_on
 from gapwise.training.checkpoint import trained_model
 from gapwise.training.validation import diagnostic_curves
 
 pytestmark = pytest.mark.ray
+MODELS = ("late_fusion", "promise", "prlf")
 
 
 def spec_of(model: str, **changes: Any) -> TrainSpec:
@@ -50,15 +53,30 @@ def alone(spec: TrainSpec, data: Path) -> tuple[ModelFolder, dict[str, float]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("model", ["late_fusion", "promise", "prlf"])
-def test_two_workers_train_what_one_process_trains(ray_cluster: None, small: Path, tmp_path: Path, model: str) -> None:
-    one, losses = alone(spec_of(model), small)
-    two, epochs = run(spec_of(model), small, tmp_path / "two", 2)
-    assert epochs[-1]["losses"] == pytest.approx(losses, abs=1e-4)
+def test_two_workers_train_what_one_process_trains(ray_cluster: None, small: Path, tmp_path: Path) -> None:
+    """One model after the other in one Ray Train run, whose start takes longer than all of them."""
+
+    def each(config: dict[str, Any]) -> None:
+        for one in config["runs"]:
+            train_worker(one)
+
+    dataset, folders = open_dataset(small), {model: tmp_path / model for model in MODELS}
+    where = {"data": str(small), "fingerprint": dataset.manifest.fingerprint}
+    specs = {model: settled(spec_of(model), dataset.manifest.shape(), dataset.valid.labels) for model in MODELS}
+    runs = [{"spec": specs[model], "folder": str(folder), **where} for model, folder in folders.items()]
+    run_workers(each, {"runs": runs}, workers=2, name="each", storage=tmp_path / "ray")
+    for model, folder in folders.items():
+        two, epochs = load_model_folder(folder / MODEL), told(folder / PROGRESS)
+        one, losses = alone(spec_of(model), small)
+        assert epochs[-1]["losses"] == pytest.approx(losses, abs=1e-4)
+        assert bool(one.diagnostics) == (model != "late_fusion"), "rank 0 answers for all rows"
+        check_alike(two, one)
+
+
+def check_alike(two: ModelFolder, one: ModelFolder) -> None:
     for metric, curve in one.validation.items():
         assert curve == pytest.approx(two.validation[metric], abs=1e-2 if metric != "mae" else 1e-3)
     assert set(two.diagnostics) == set(one.diagnostics)
-    assert bool(one.diagnostics) == (model != "late_fusion"), "rank 0 answers for all rows"
     for name, weight in one.weights.items():
         torch.testing.assert_close(two.weights[name], weight, rtol=1e-3, atol=2e-4)
     for name, value in one.state.items():

@@ -1,4 +1,4 @@
-"""A whole study whose driver and workers are killed at random moments, beside the same study left in peace.
+"""A whole study whose driver and workers are killed at random moments, beside the same trials in this process.
 
 Nothing is faked: drivers are processes, SIGKILL is SIGKILL. A study's processes are known by a variable that they
 inherit. `GAPWISE_TEST_DEATHS_TRIALS=60` makes it longer, and has everybody of `KILLS` die.
@@ -21,7 +21,8 @@ from mlflow import MlflowClient
 
 from gapwise.spec.loader import load_spec
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.assignment import PHASES, Finished
+from gapwise.testing.studies import StudyHere
+from gapwise.tuning.assignment import PHASES, Finished, count_states
 from gapwise.tuning.book import StudyBook
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -60,7 +61,7 @@ class Study:
 
     def start(self, *more: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "tune", "space.yaml", "--json"]
-        command += ["--data", str(self._data), "--study", "it", "--concurrency", "1", *more]
+        command += ["--data", str(self._data), "--study", "it", "--concurrency", "1", "--no-report", *more]
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW", "GAPWISE", "RAY"))}
         return subprocess.Popen(
             command,
@@ -95,13 +96,6 @@ class Study:
         runs = client.search_runs(experiments, f"tags.`mlflow.parentRunId` = '{parent}'", max_results=1000)
         assert {run.info.status for run in runs} == {"FINISHED"}
         return Counter(run.info.run_name for run in runs)
-
-
-def run_in_peace(study: Study) -> dict[str, Any]:
-    with study.start() as driver:
-        answer, said = driver.communicate()
-    assert driver.returncode == 0, said
-    return dict(json.loads(answer))
 
 
 def run_through_deaths(study: Study, seed: int) -> tuple[dict[str, Any], list[str]]:
@@ -141,17 +135,18 @@ def table(found: list[Finished]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.timeout(3600)
 def test_a_study_survives_the_deaths_of_its_drivers_and_workers(small: Path, tmp_path: Path) -> None:
-    peaceful, tried = Study(tmp_path / "peaceful", small), Study(tmp_path / "tried", small)
-    expected = run_in_peace(peaceful)
+    peaceful = StudyHere(SearchSpec.model_validate(SPACE), small, tmp_path / "peaceful")
+    expected = [*peaceful.search(), *peaceful.repeat()]
+    tried = Study(tmp_path / "tried", small)
     answer, killed = run_through_deaths(tried, seed=0)
     assert killed == KILLS, "the study was over before everybody had died: more trials are needed"
 
-    assert sum(answer["trials"].values()) == TRIALS
-    assert answer["trials"] == expected["trials"]
-    assert answer["trials"]["running"] == answer["trials"]["failed"] == 0
-    assert [row[:4] for row in table(tried.finished())] == [row[:4] for row in table(peaceful.finished())]
-    costs = [row[4] for row in table(tried.finished())]
-    assert costs == pytest.approx([row[4] for row in table(peaceful.finished())], abs=1e-6)
+    states = count_states(one.outcome for one in expected if one.assignment.phase == "search")
+    assert answer["trials"] == states and sum(states.values()) == TRIALS
+    assert states["running"] == states["failed"] == 0
+    found = tried.finished()
+    assert [row[:4] for row in table(found)] == [row[:4] for row in table(expected)]
+    assert [row[4] for row in table(found)] == pytest.approx([row[4] for row in table(expected)], abs=1e-6)
     runs = tried.child_runs(answer["parent_run_id"])
     assert set(runs.values()) == {1}
-    assert sorted(runs) == sorted(one.assignment.key for one in tried.finished())
+    assert sorted(runs) == sorted(one.assignment.key for one in found)

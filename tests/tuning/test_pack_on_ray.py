@@ -18,6 +18,7 @@ import yaml
 
 from gapwise.data.store import open_dataset
 from gapwise.spec.search import SearchSpec
+from gapwise.testing.studies import StudyHere
 from gapwise.tuning.actor import Record, running_book
 from gapwise.tuning.assignment import Finished
 from gapwise.tuning.events import Event, events_beside, read_events
@@ -63,7 +64,8 @@ def search(data: Path, folder: Path, **changes: Any) -> list[Finished]:
 def test_a_study_of_packs_finds_the_same_best_as_the_same_trials_unfused(
     ray_cluster: None, small: Path, tmp_path: Path
 ) -> None:
-    fused, plain = search(small, tmp_path / "fused", pack=16), search(small, tmp_path / "plain")
+    fused = search(small, tmp_path / "fused", pack=16)
+    plain = StudyHere(SearchSpec.model_validate(SPACE), small, tmp_path / "plain").search()
     assert [one.assignment.key for one in fused] == [one.assignment.key for one in plain]
     assert len(fused) == 20
     for one, other in zip(fused, plain, strict=True):

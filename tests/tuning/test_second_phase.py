@@ -17,6 +17,7 @@ from gapwise.errors import StudyError
 from gapwise.evaluation.grid import Outputs, score_grid
 from gapwise.spec.search import SearchSpec
 from gapwise.testing.datasets import in_classes, small_splits, write
+from gapwise.testing.studies import run_rounds
 from gapwise.tuning.arm import Repeat
 from gapwise.tuning.assignment import Assignment, Finished, Outcome, failure
 from gapwise.tuning.leaders import front_members
@@ -99,22 +100,11 @@ EQUAL = {("prlf", 0): 0.0, ("prlf", 1): 0.0, ("prlf", 2): 0.0, ("late_fusion", 0
 ONE_BEHIND = EQUAL | {("prlf", 1): 2.0}
 
 
-def run_through(place: Place, searched: list[Finished], machine: Machine) -> SecondPhase:
-    rounds = second_phase(place, searched)
-    asked = next(rounds)
-    while True:
-        try:
-            asked = rounds.send(machine(asked))
-        except StopIteration as ended:
-            again: SecondPhase = ended.value
-            return again
-
-
 def race(
     space: SearchSpec, dataset: Dataset, folder: Path, worse_by: Any, searched: list[Finished]
 ) -> tuple[Machine, SecondPhase]:
     machine = Machine(Place(space, str(dataset.folder), str(folder)), dataset, worse_by)
-    return machine, run_through(machine.place, searched, machine)
+    return machine, run_rounds(second_phase(machine.place, searched), machine)
 
 
 def test_rounds_are_two_seeds_of_everyone_and_then_one_more_of_those_still_in_the_race(
@@ -182,7 +172,7 @@ def test_a_study_killed_after_any_run_decides_as_if_never_killed(
     for kept in range(0, len(done), 3):
         again = Machine(machine.place, dataset, ONE_BEHIND)
         again.memory = dict(done[:kept])
-        ended = run_through(again.place, searched, again)
+        ended = run_rounds(second_phase(again.place, searched), again)
         assert set(again.memory) == set(machine.memory)
         assert ended._replace(repeats=[]) == whole._replace(repeats=[])
 
@@ -195,7 +185,7 @@ def test_a_round_is_decided_from_its_own_seeds_though_later_ones_are_known(
     machine = Machine(place, dataset, dict.fromkeys(EQUAL, 2.0) | {("prlf", 1): 2.35})
     machine.noise = 0.1
 
-    ended, again = (run_through(place, searched, machine) for _ in range(2))
+    ended, again = (run_rounds(second_phase(place, searched), machine) for _ in range(2))
 
     assert ended.dropped == again.dropped == {("prlf", 1): {"0.0": 3, "0.5": 3}}
 
@@ -207,7 +197,7 @@ def test_a_finished_run_whose_predictions_are_no_more_leaves_its_configuration_i
     machine, _ = race(space_of(make_space), dataset, tmp_path, ONE_BEHIND, searched)
     harm(predictions_file(tmp_path, Assignment("seeds", "prlf", 0, {}, 1, 1)))
 
-    ended = run_through(machine.place, searched, machine)
+    ended = run_rounds(second_phase(machine.place, searched), machine)
 
     assert ended.dropped == {}
     assert ended.runs_saved == 0
@@ -226,7 +216,7 @@ def test_a_configuration_of_an_earlier_and_shorter_search_still_counts(
     for seed in (1, 2):
         machine.memory["prlf", 7, seed] = machine.run("prlf", 7, seed)
 
-    ended = run_through(machine.place, searched, machine)
+    ended = run_rounds(second_phase(machine.place, searched), machine)
 
     assert ("prlf", 7) in ended.chances["0.0"]
     assert ("prlf", 7, 3) not in machine.memory
@@ -240,7 +230,7 @@ def test_a_seed_that_failed_stops_nobody(
     for one in EQUAL:
         machine.memory[*one, 1] = Finished(Assignment("seeds", one[0], 0, {}, 1, one[1]), failure("NaN"))
 
-    ended = run_through(machine.place, searched, machine)
+    ended = run_rounds(second_phase(machine.place, searched), machine)
 
     assert ended.dropped == {}
     assert len(machine.memory) == 20

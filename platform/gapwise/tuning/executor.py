@@ -25,15 +25,14 @@ from gapwise.distributed.cluster import resources
 from gapwise.distributed.launch import Restart, next_attempt, run_workers
 from gapwise.distributed.notice import Notice
 from gapwise.distributed.placement import Needs, Share, fitting, most_at_once, place
-from gapwise.distributed.side_by_side import Run, pending, train_one
+from gapwise.distributed.side_by_side import Run
 from gapwise.distributed.threads import keep_to_own_cpus
-from gapwise.errors import no_room
 from gapwise.spec.search import SearchSpec
 from gapwise.tuning.actor import ActorHand, ActorLine
 from gapwise.tuning.assignment import Assignment, Phase, failure
 from gapwise.tuning.pack import Pack
 from gapwise.tuning.pack_size import at_once
-from gapwise.tuning.refit import refit_batch, refit_job
+from gapwise.tuning.refit import refit_one
 from gapwise.tuning.trial import Place, job_of, run_trial
 
 _log = logging.getLogger(__name__)
@@ -212,7 +211,7 @@ class BookSearcher(Searcher):
         if run is None:
             return str(Searcher.FINISHED)
         self._begin(run)
-        return None
+        return self.suggest(trial_id)  # where nothing runs, Tune sleeps for a second after a None
 
     def _until(self) -> float | None:
         """The deadline on a clock that other machines have too."""
@@ -282,23 +281,10 @@ def _pack(config: dict[str, Any]) -> None:
 
 
 def _refit(config: dict[str, Any]) -> None:
-    """A winner, with one thread as when it is reproduced, or the last bits would differ. A pause is heard of once a
-    second; a full disk pauses the study."""
+    """With one thread, as when it is reproduced, or the last bits would differ."""
     keep_to_own_cpus(most=1)
-    where, run, line = config["place"], Run(**config["refit"]), ActorLine(config["book"])
-    batch, notice, paused = refit_batch(where), Notice(), Notice(line.paused)
-    if not pending(batch, [run]):  # done before its worker was lost
-        return
-    try:
-        train_one(batch, run, refit_job(where, run), lambda: notice() or paused())
-    except Restart:
-        if not paused():
-            raise
-    except Exception as error:
-        said = no_room(error)
-        if not said:
-            raise
-        line.pause_for_room(said)
+    line = ActorLine(config["book"])
+    refit_one(config["place"], Run(**config["refit"]), line, Notice(), Notice(line.paused))
 
 
 def _wait(config: dict[str, Any]) -> None:

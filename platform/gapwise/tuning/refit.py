@@ -4,21 +4,23 @@ Seeds are fresh, so the figures of a shipped model are not those that made it wi
 epoch. What ships is the seed at the validation median, not the luckiest.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 from gapwise.data.store import opened
-from gapwise.distributed.side_by_side import Batch, Run
-from gapwise.errors import StudyError
+from gapwise.distributed.launch import Restart
+from gapwise.distributed.side_by_side import Batch, Run, pending, train_one
+from gapwise.errors import StudyError, no_room
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.spec.train import TrainSpec
-from gapwise.training.job import Job, whole_job
+from gapwise.training.job import whole_job
 from gapwise.tuning.assignment import Values
 from gapwise.tuning.selection import median_index
 from gapwise.tuning.space import trial_spec
-from gapwise.tuning.trial import Place, this_device
+from gapwise.tuning.trial import Place, StudyLine, this_device
 
 
 class Winner(NamedTuple):
@@ -59,10 +61,26 @@ def refit_spec(place: Place, winner: Winner, seed: int) -> TrainSpec:
     return spec.model_copy(update={"epochs": winner.epochs, **cut})
 
 
-def refit_job(place: Place, run: Run) -> Job:
-    """For a single worker on this process's device."""
-    dataset = opened(place.data, place.fingerprint)
-    return replace(whole_job(run.spec, *dataset, keep_last=run.keep_last), device=this_device())
+def refit_one(place: Place, run: Run, line: StudyLine, notice: Callable[[], bool], paused: Callable[[], bool]) -> None:
+    """Train one of them on this process's device, or go on with it; nothing where it is done.
+
+    When the study is `paused` it leaves with a checkpoint, and a full disk pauses the study. At a `notice` it keeps a
+    checkpoint too, and raises Restart.
+    """
+    batch = refit_batch(place)
+    if not pending(batch, [run]):  # done before its worker was lost
+        return
+    job = whole_job(run.spec, *opened(place.data, place.fingerprint), keep_last=run.keep_last)
+    try:
+        train_one(batch, run, replace(job, device=this_device()), lambda: notice() or paused())
+    except Restart:
+        if not paused():
+            raise
+    except Exception as error:
+        said = no_room(error)
+        if not said:
+            raise
+        line.pause_for_room(said)
 
 
 def shipped(place: Place, winner: Winner, seeds: list[int]) -> tuple[int, dict[int, ModelFolder]]:
