@@ -70,7 +70,7 @@ check: setup  ## format, lint, types, layers
 # long it took, and those that would begin too late do not, so that the failures so far are read (the exit code is not 0).
 test: setup  ## all tests, those that start Ray included
 	@export OMP_NUM_THREADS=1; failed=0; \
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not ray" || failed=$$?; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not ray" || failed=$$?; \
 	$(BIN)/python -m pytest -v -o console_output_style=times --session-timeout=$$(($(SUITE_SECONDS) - SECONDS)) -m ray || failed=$$?; \
 	exit $$failed
 

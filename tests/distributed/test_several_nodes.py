@@ -197,7 +197,8 @@ def test_a_study_loses_a_machine_gains_two_and_gives_one_back(machines: Any, sma
         return all(machines.running(name, "ImplicitFunc.train") for name in names)
 
     machines.add("c1", "c2")
-    with started(machines, tmp_path, "tune", "space.yaml", "--data", str(small), "--study", "it") as driver:
+    command = ["tune", "space.yaml", "--data", str(small), "--study", "it", "--no-report"]
+    with started(machines, tmp_path, *command) as driver:
         until(lambda: all_train("c1", "c2") and any(epoch > EVERY for epoch in told().values()), driver)
         machines.kill("c1")
         done, before = told(), kept()

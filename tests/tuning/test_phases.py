@@ -102,12 +102,12 @@ def test_the_next_phase_begins_when_nothing_runs_and_who_is_idle_until_then_keep
     tune.end(second)
     (waits,) = tune.fill()
     assert tune.waiting() == [waits]
-    assert tune.runs[waits]["wait"] == scene.book.phase(), "and it goes on waiting"
+    assert tune.runs[waits]["wait"] == scene.book.released(), "and it goes on waiting"
     assert (tune.ask(), asked) == (None, []), "the search is not over"
     tune.end(third)
     (seed,) = tune.fill()
     assert asked == ["seeds"]
-    assert tune.runs[waits]["wait"] != scene.book.phase(), "it may go"
+    assert tune.runs[waits]["wait"] != scene.book.released(), "it may go"
     tune.end(waits)
     (other,) = tune.fill()
     assert [tune.runs[one]["assignment"]["seed"] for one in (seed, other)] == [1, 2]
@@ -116,7 +116,7 @@ def test_the_next_phase_begins_when_nothing_runs_and_who_is_idle_until_then_keep
     tune.end(seed)
     assert (tune.ask(), asked) == ("FINISHED", ["seeds", "over"])
     for left in tune.waiting():
-        assert tune.runs[left]["wait"] != scene.book.phase()
+        assert tune.runs[left]["wait"] != scene.book.released()
 
 
 def test_no_worker_is_started_only_to_wait(scene: Scene) -> None:
@@ -179,6 +179,37 @@ def test_a_pause_hands_out_no_refit(scene: Scene) -> None:
     tune = scene.tune(iter(()), scene.run("refit", refits=refits("a", "b")))
     scene.book.pause()
     assert tune.ask() == "FINISHED"
+
+
+def test_who_waits_makes_room_for_what_a_dead_worker_left(scene: Scene) -> None:
+    """The cluster may have no other place for it: a machine has gone with the worker."""
+    tune = scene.tune(scene.repeats(2))
+    first, second = tune.fill()
+    tune.end(first)
+    (third,) = tune.fill()
+    tune.end(second)
+    (waits,) = tune.fill()
+    tune.searcher.starts_again(third, "ActorDiedError: gone")
+    assert tune.runs[waits]["wait"] != scene.book.released(), "it may go"
+    tune.end(waits)
+    assert tune.fill() == [], "and no other comes in its place"
+    tune.end(third)
+    assert len(tune.fill()) == 2
+
+
+def test_who_waits_where_there_is_no_room_any_more_holds_up_nobody(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune = scene.tune(scene.repeats(1))
+    first, second = tune.fill()
+    tune.end(first)
+    (third,) = tune.fill()
+    tune.end(second)
+    (waits,) = tune.fill()
+    monkeypatch.setattr(tune.searcher, "_room", lambda: 1)
+    tune.end(third)
+    assert len(tune.fill()) == 1
+    assert tune.runs[waits]["wait"] != scene.book.released()
 
 
 def test_a_worker_that_dies_while_it_waits_has_nothing_to_give_up(scene: Scene) -> None:

@@ -160,6 +160,7 @@ def driver(team: Team, folder: Path, data: Path, name: str, priority: int) -> It
     (folder / "space.yaml").write_text(yaml.safe_dump(SPACE))
     command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "tune", "space.yaml", "--json"]
     command += ["--data", str(data), "--study", name, "--address", team.address, "--priority", str(priority)]
+    command += ["--no-report"]
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "GAPWISE"))}
     kept["GAPWISE_HOME"] = str(folder / f"home of {name}")
     with (folder / f"{name}.err").open("w") as said, (folder / f"{name}.out").open("w") as answer:

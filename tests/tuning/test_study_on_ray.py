@@ -204,10 +204,10 @@ def test_a_finished_study_may_grow(ray_cluster: None, small: Path, tmp_path: Pat
 
 def test_ctrl_c_stops_a_study_that_then_goes_on(small: Path, tmp_path: Path) -> None:
     """A driver of its own, because the signal must reach Tune's main thread; no cluster is shared with it."""
-    asked = space(trials=6, second_phase={"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2})
+    asked = space(trials=4, second_phase={"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2})
     (tmp_path / "space.yaml").write_text(yaml.safe_dump(asked.model_dump(mode="json", exclude_unset=True)))
     command = [sys.executable, "-c", "from gapwise.cli.main import main; main()", "tune", "space.yaml", "--study", "it"]
-    command += ["--data", str(small), "--concurrency", "1"]
+    command += ["--data", str(small), "--concurrency", "1", "--no-report"]
     environment = {k: v for k, v in os.environ.items() if not k.startswith(("GAPWISE", "RAY", "MLFLOW"))}
     with subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True) as driver:
         assert driver.stderr is not None
@@ -225,7 +225,7 @@ def test_ctrl_c_stops_a_study_that_then_goes_on(small: Path, tmp_path: Path) -> 
         [*command, "--resume", "--json"], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
     assert again.returncode == 0, again.stderr
-    assert json.loads(again.stdout)["trials"] == {"complete": 9, "pruned": 0, "failed": 0, "running": 0}
+    assert json.loads(again.stdout)["trials"] == {"complete": 6, "pruned": 0, "failed": 0, "running": 0}
 
 
 def test_a_refit_that_diverges_is_left_out_and_the_others_ship(ray_cluster: None, small: Path, tmp_path: Path) -> None:

@@ -56,15 +56,15 @@ class BookActor(StudyBook):
 
     def __init__(self, space: SearchSpec, record: Record) -> None:
         self._asked = space, record
-        self._phase = 0
+        self._released = 0
 
-    def next_phase(self, number: int) -> None:
+    def release(self, times: int) -> None:
         """Those that wait for the next phase may go."""
-        self._phase = number
+        self._released = times
 
-    def phase(self) -> int:
-        """How many phases there were in this session."""
-        return self._phase
+    def released(self) -> int:
+        """How often they were let go in this session."""
+        return self._released
 
     def open(self) -> str | None:
         """Returns the file with what was torn off the journal's end, if anything was.
@@ -131,8 +131,8 @@ class ActorLine:
         said: bool = _heard(self._book.paused.remote())
         return said
 
-    def phase(self) -> int:
-        said: int = _heard(self._book.phase.remote())
+    def released(self) -> int:
+        said: int = _heard(self._book.released.remote())
         return said
 
     def report(self, assignment: Assignment, epoch: int, cost: float, body: dict[str, Any]) -> Verdict:

@@ -110,8 +110,9 @@ class BookSearcher(Searcher):
         self._running: dict[str, Assignment | Run] = {}
         self._waiting: set[str] = set()
         self._workers = 0
-        """Most that ever worked at once: so many actors are there to be kept."""
-        self._phases = 0
+        """Most that worked at once: so many actors are there to be kept."""
+        self._released = 0
+        """How often those that waited were told to go."""
         self.broke: BaseException | None = None
         self._begin(run)
 
@@ -126,7 +127,7 @@ class BookSearcher(Searcher):
 
     def given_up(self, trial_id: str, error: str) -> None:
         """A run whose worker died more often than the space allows; of a pack, what it had begun with."""
-        self._dry = False
+        self._make_room()
         if trial_id in self._waiting:
             self._waiting.remove(trial_id)
             return
@@ -144,6 +145,7 @@ class BookSearcher(Searcher):
 
     def starts_again(self, trial_id: str, error: str) -> None:
         """A run whose worker died: with a smaller micro-batch, if that was for lack of memory. A pack halves itself."""
+        self._make_room()
         given = self._running.get(trial_id)
         if self._packs or not isinstance(given, Assignment):
             return
@@ -151,16 +153,29 @@ class BookSearcher(Searcher):
         if now is not None:
             ray.get(self._book.out_of_memory.remote(now))
 
+    def _make_room(self) -> None:
+        """What a dead worker left may have no other place than that of one who waits. Nobody does until work is handed out
+        again."""
+        self._dry, self._workers = False, 0
+        self._release()
+
+    def _release(self) -> None:
+        """Those that wait may go."""
+        if self._waiting:
+            self._released += 1
+            ray.get(self._book.release.remote(self._released))
+
     def _late(self) -> bool:
         return self._run.deadline is not None and time.monotonic() > self._run.deadline
 
     def suggest(self, trial_id: str) -> Any:
         busy = len(self._running) + len(self._waiting)
-        if busy >= self._room():
+        if self._running and busy >= self._room():
             return None  # not now
         given = None if self._dry else self._next(trial_id)
         if given is None:
             return self._without(trial_id, busy)
+        self._release()
         self._running[trial_id] = given
         self._workers = max(self._workers, busy + 1)
         if isinstance(given, Run):
@@ -201,13 +216,12 @@ class BookSearcher(Searcher):
             if not self._warm or busy >= self._workers:
                 return None
             self._waiting.add(trial_id)
-            return self._config(wait=self._phases)
+            return self._config(wait=self._released)
         try:
             run = next(self._then, None)
         except BaseException as error:  # noqa: BLE001 - raised again where Tune has ended
             self.broke, run = error, None
-        self._phases += 1
-        ray.get(self._book.next_phase.remote(self._phases))
+        self._release()
         if run is None:
             return str(Searcher.FINISHED)
         self._begin(run)
@@ -290,7 +304,7 @@ def _refit(config: dict[str, Any]) -> None:
 def _wait(config: dict[str, Any]) -> None:
     """Keep this actor, and all that it has loaded, for the next phase."""
     line = ActorLine(config["book"])
-    while line.phase() == config["wait"]:
+    while line.released() == config["wait"]:
         time.sleep(_SECONDS_BETWEEN_CALLS)
 
 
