@@ -154,8 +154,10 @@ class BookSearcher(Searcher):
             ray.get(self._book.out_of_memory.remote(now))
 
     def _make_room(self) -> None:
-        """What a dead worker left may have no other place than that of one who waits: nobody does any more until work is
-        handed out."""
+        """What a dead worker left may have no other place than that of one who waits: nobody does any more.
+
+        Until work is handed out again.
+        """
         self._dry, self._workers = False, 0
         self._release()
 
