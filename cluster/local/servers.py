@@ -80,13 +80,16 @@ class Server(NamedTuple):
 
 
 def servers(place: Place) -> list[list[Server]]:
-    """In the order in which they are started; those of one list at once."""
+    """Those of a list are started one after the other, the lists side by side.
+
+    Two Ray nodes of one address do not join at once: the second one waits in vain for its own.
+    """
     head = _node(place, "ray-head", "agent-head", _head_options(place), nodes=1)
     workers = [
         _node(place, f"ray-worker-{number}", f"agent-{number}", _worker_options(place), nodes=1 + number)
         for number in (1, 2)
     ]
-    return [[_postgres(place)], [_mlflow(place), head], workers]
+    return [[_postgres(place), _mlflow(place)], [head, *workers]]
 
 
 def variables(place: Place) -> dict[str, str]:

@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain as chained
 from pathlib import Path
 from typing import Any
 
@@ -138,14 +138,14 @@ def _remove(folder: Path) -> None:
 
 
 def _start_what_is_down(team: Team) -> list[str]:
-    """The names of what was started, in order. Those that start together all end before an error of one is raised."""
+    """The names of what was started, in order. An error is raised when nothing else is starting any more."""
     started: list[str] = []
+    chains = servers(team.place)
     try:
-        for together in servers(team.place):
-            with ThreadPoolExecutor(len(together)) as threads:
-                each = [threads.submit(_start_if_down, team, server, started) for server in together]
-            for one in each:
-                one.result()
+        with ThreadPoolExecutor(len(chains)) as threads:
+            each = [threads.submit(_start_chain, team, chain, started) for chain in chains]
+        for one in each:
+            one.result()
     except BaseException:
         for name in reversed(_in_order(team, started)):
             _stop(team, name)
@@ -153,17 +153,18 @@ def _start_what_is_down(team: Team) -> list[str]:
     return _in_order(team, started)
 
 
-def _start_if_down(team: Team, server: Server, started: list[str]) -> None:
-    known = team.running.get(server.name)
-    if known is None or not alive(known) or not server.ready():
-        for other in reversed(_everything(team)):
-            if server.name in (other.name, *other.needs):
-                _stop(team, other.name)
-        _start(team, server, started)
+def _start_chain(team: Team, chain: list[Server], started: list[str]) -> None:
+    for server in chain:
+        known = team.running.get(server.name)
+        if known is None or not alive(known) or not server.ready():
+            for other in reversed(chain):
+                if server.name in (other.name, *other.needs):
+                    _stop(team, other.name)
+            _start(team, server, started)
 
 
 def _everything(team: Team) -> list[Server]:
-    return list(chain.from_iterable(servers(team.place)))
+    return list(chained.from_iterable(servers(team.place)))
 
 
 def _in_order(team: Team, names: Iterable[str]) -> list[str]:
