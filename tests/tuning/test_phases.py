@@ -119,6 +119,17 @@ def test_the_next_phase_begins_when_nothing_runs_and_who_is_idle_until_then_keep
         assert tune.runs[left]["wait"] != scene.book.released()
 
 
+def one_works_and_one_waits(tune: Tune) -> tuple[str, str]:
+    """At the end of a search of three trials."""
+    first, second = tune.fill()
+    tune.end(first)
+    (third,) = tune.fill()
+    tune.end(second)
+    (waits,) = tune.fill()
+    assert tune.waiting() == [waits]
+    return third, waits
+
+
 def test_no_worker_is_started_only_to_wait(scene: Scene) -> None:
     scene.book.finish(scene.book.next_search() or pytest.fail("it has trials"), failure("it is a test"))
     scene.book.finish(scene.book.next_search() or pytest.fail("it has trials"), failure("it is a test"))
@@ -184,11 +195,7 @@ def test_a_pause_hands_out_no_refit(scene: Scene) -> None:
 def test_who_waits_makes_room_for_what_a_dead_worker_left(scene: Scene) -> None:
     """The cluster may have no other place for it: a machine has gone with the worker."""
     tune = scene.tune(scene.repeats(2))
-    first, second = tune.fill()
-    tune.end(first)
-    (third,) = tune.fill()
-    tune.end(second)
-    (waits,) = tune.fill()
+    third, waits = one_works_and_one_waits(tune)
     tune.searcher.starts_again(third, "ActorDiedError: gone")
     assert tune.runs[waits]["wait"] != scene.book.released(), "it may go"
     tune.end(waits)
@@ -201,11 +208,7 @@ def test_who_waits_where_there_is_no_room_any_more_holds_up_nobody(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tune = scene.tune(scene.repeats(1))
-    first, second = tune.fill()
-    tune.end(first)
-    (third,) = tune.fill()
-    tune.end(second)
-    (waits,) = tune.fill()
+    third, waits = one_works_and_one_waits(tune)
     monkeypatch.setattr(tune.searcher, "_room", lambda: 1)
     tune.end(third)
     assert len(tune.fill()) == 1
@@ -214,11 +217,7 @@ def test_who_waits_where_there_is_no_room_any_more_holds_up_nobody(
 
 def test_a_worker_that_dies_while_it_waits_has_nothing_to_give_up(scene: Scene) -> None:
     tune = scene.tune(scene.repeats(2))
-    first, second = tune.fill()
-    tune.end(first)
-    (third,) = tune.fill()
-    tune.end(second)
-    (waits,) = tune.fill()
+    third, waits = one_works_and_one_waits(tune)
     tune.searcher.starts_again(waits, "ActorDiedError: gone")
     tune.searcher.given_up(waits, "ActorDiedError: gone")
     tune.end(third)

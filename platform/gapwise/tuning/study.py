@@ -10,7 +10,7 @@ import math
 import secrets
 import time
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -111,7 +111,8 @@ def run_study(plan: StudyPlan, stages: Stages, watchers: list[Watcher], parent_r
     with on_the_cluster(plan.turns, plan.folder):
         with running_book(plan.book, plan.space, plan.record) as book, observing(plan.record.events, watchers) as seen:
             course = _Course(plan, stages, book, seen, clock)
-            _run(plan, book, course.phases())
+            with closing(course.phases()) as phases:  # or a clock of the search would go on after Ctrl-C
+                _run(plan, book, phases)
         models = refitted(plan, course.winners, stages)
     evidence = Evidence(course.searched, course.again, course.table, models)
     seconds = {"wall_seconds": time.perf_counter() - plan.began, "search_seconds": clock.seconds}
@@ -131,7 +132,7 @@ class _Course:
     def __init__(self, plan: StudyPlan, stages: Stages, book: Any, observer: Observer, clock: SearchClock) -> None:
         self._plan, self._stages, self._book, self._observer, self._clock = plan, stages, book, observer, clock
 
-    def phases(self) -> Iterator[PhaseRun]:
+    def phases(self) -> Generator[PhaseRun, None, None]:
         """Raises StudyError where the study cannot go on, KeyboardInterrupt where it was paused."""
         yield from self._search()
         self.searched = ray.get(self._book.finished.remote("search"))
