@@ -146,6 +146,12 @@ class TestValues:
 
         assert message.startswith("FILE: arms.promis: ") and "promise, prlf, late_fusion" in message
 
+    @pytest.mark.parametrize(("given", "hint"), [("many", ""), ("atuo", "; did you mean 'auto'?")])
+    def test_a_word_where_a_number_or_another_word_may_stand_is_told_both(self, refusal, given, hint):
+        message = refusal(SPACE, f"pack={given}", kind=SearchSpec)
+
+        assert message == f"FILE: pack: unknown '{given}'{hint} (allowed: auto, a whole number)"
+
     def test_an_objective_at_one_rate_needs_that_rate_on_the_grid(self, refusal):
         assert "protocol.rates [0.0, 0.5], got 0.3" in refusal(
             "{objective: {reduce: rate, rate: 0.3}, protocol: {rates: [0.0, 0.5]}}"

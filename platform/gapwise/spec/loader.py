@@ -128,7 +128,17 @@ def validate(kind: type[AnySpec], mapping: dict[str, Any], *, where: str) -> Any
     except ValidationError as error:
         details = error.errors()
         unknown = [detail for detail in details if detail["type"] == "extra_forbidden"]
-        raise _explain(kind, (unknown or details)[0], where, mapping) from error
+        raise _explain(kind, (unknown or _with_words(details) or details)[0], where, mapping) from error
+
+
+def _with_words(details: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Of a key that takes a number or one of some words, and was given another word: the error that names them."""
+    words = [detail for detail in details if detail["type"] == "literal_error"]
+    return (
+        words
+        if details[0]["type"] == "int_parsing" and words and words[0]["loc"][:-1] == details[0]["loc"][:-1]
+        else []
+    )
 
 
 def _written_path(location: tuple[int | str, ...], mapping: Any) -> str:
@@ -162,7 +172,8 @@ def _explain(kind: type[BaseModel], detail: ErrorDetails, where: str, mapping: A
     given = detail["input"]
     if detail["type"] == "literal_error" and isinstance(given, str):
         known = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
-        return SpecError(f"unknown {given!r}{nearest(given, known)}", where=place, allowed=known)
+        number = ["a whole number"] if path[-1].startswith("literal[") else []  # the branch of a union
+        return SpecError(f"unknown {given!r}{nearest(given, known)}", where=place, allowed=[*known, *number])
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and "got" not in message else ""
     return SpecError(f"{message}{shown}", where=place)
 
