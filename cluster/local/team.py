@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from itertools import chain as chained
 from pathlib import Path
@@ -138,14 +138,22 @@ def _remove(folder: Path) -> None:
 
 
 def _start_what_is_down(team: Team) -> list[str]:
-    """The names of what was started, in order. An error is raised when nothing else is starting any more."""
+    """The names of what was started, in order. Nothing starts where a port is taken; where one server does not start,
+    no other one does any more, and those that have are stopped."""
     started: list[str] = []
-    chains = servers(team.place)
+    chains = [_down(team, chain) for chain in servers(team.place)]
+    for server in chained.from_iterable(chains):
+        _refuse_taken(server, team.ports[server.port])
+    broken = threading.Event()
     try:
         with ThreadPoolExecutor(len(chains)) as threads:
-            each = [threads.submit(_start_chain, team, chain, started) for chain in chains]
-        for one in each:
-            one.result()
+            each = [threads.submit(_start_chain, team, chain, started, broken) for chain in chains]
+            try:
+                for one in as_completed(each):
+                    one.result()
+            except BaseException:
+                broken.set()
+                raise
     except BaseException:
         for name in reversed(_in_order(team, started)):
             _stop(team, name)
@@ -153,14 +161,23 @@ def _start_what_is_down(team: Team) -> list[str]:
     return _in_order(team, started)
 
 
-def _start_chain(team: Team, chain: list[Server], started: list[str]) -> None:
+def _down(team: Team, chain: list[Server]) -> list[Server]:
+    """Those that do not answer and those that need one of them, all of them stopped."""
+    found: list[Server] = []
     for server in chain:
         known = team.running.get(server.name)
-        if known is None or not alive(known) or not server.ready():
-            for other in reversed(chain):
-                if server.name in (other.name, *other.needs):
-                    _stop(team, other.name)
-            _start(team, server, started)
+        answers = known is not None and alive(known) and server.ready()
+        if not answers or {one.name for one in found} & {*server.needs}:
+            found.append(server)
+    for server in reversed(found):
+        _stop(team, server.name)
+    return found
+
+
+def _start_chain(team: Team, chain: list[Server], started: list[str], broken: threading.Event) -> None:
+    for server in chain:
+        if not broken.is_set():
+            _start(team, server, started, broken)
 
 
 def _everything(team: Team) -> list[Server]:
@@ -171,8 +188,7 @@ def _in_order(team: Team, names: Iterable[str]) -> list[str]:
     return [server.name for server in _everything(team) if server.name in names]
 
 
-def _start(team: Team, server: Server, started: list[str]) -> None:
-    _refuse_taken(server, team.ports[server.port])
+def _start(team: Team, server: Server, started: list[str], broken: threading.Event) -> None:
     say(f"starting {server.name}")
     server.before()
     log = team.folder / "logs" / f"{server.name}.log"
@@ -180,7 +196,9 @@ def _start(team: Team, server: Server, started: list[str]) -> None:
     team.running[server.name] = process
     started.append(server.name)
     team.save()
-    wait_for(lambda: server.ready() or not alive(process), _STARTING_SECONDS)
+    wait_for(lambda: server.ready() or not alive(process) or broken.is_set(), _STARTING_SECONDS)
+    if broken.is_set():
+        return
     if not (alive(process) and server.ready()):
         last = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-1:]
         raise SpecError(f"{server.name} did not start: {''.join(last) or 'it said nothing'}", where=str(log))

@@ -122,6 +122,27 @@ def test_a_folder_with_something_else_in_it_is_not_made_a_team_s(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.timeout(100)
+def test_when_one_server_does_not_start_nobody_waits_for_another(
+    processes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import servers
+    import team
+
+    def server(name: str, port: str, *command: str) -> Any:
+        return servers.Server(name, port, list(command), dict(os.environ), lambda: False)
+
+    never, fails = server("never", "ray", "sleep", "600"), server("fails", "mlflow", "false")
+    monkeypatch.setattr(team, "servers", lambda _: [[never, server("later", "client", "sleep", "600")], [fails]])
+    place = team.Team(tmp_path / "team")
+    (place.folder / "postgres").mkdir(parents=True)
+    place.make()
+    with pytest.raises(SpecError, match="fails did not start: it said nothing"):
+        team._start_what_is_down(place)
+    assert place.running == {}
+    assert {file.name for file in (place.folder / "logs").iterdir()} <= {"never.log", "fails.log"}
+
+
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """One that everybody may enter, so that root's PostgreSQL can, and everything in it stopped at the end."""
@@ -171,7 +192,7 @@ def test_a_team_s_servers_from_up_to_down(processes: ModuleType, folder: Path) -
 
     port = json.loads((folder / "team.json").read_text())["ports"]["postgres"]
     with socket.create_server(("127.0.0.1", port)):
-        assert f"port {port} of postgres is taken by another program" in team("up", folder).stderr
+        assert f"port {port} of postgres is taken by another program" in refused(team("up", folder))
     assert team("down", folder, "--purge").stdout.startswith("nothing was running\nremoved ")
     assert not folder.exists()
 

@@ -16,7 +16,8 @@ from gapwise.distributed.progress import told
 from gapwise.distributed.side_by_side import Run, pending
 from gapwise.models.saved import load_model_folder
 from gapwise.spec.search import SearchSpec
-from gapwise.tuning.refit import Winner, refit_batch, refit_one, refit_run
+from gapwise.spec.train import OptimiserSpec
+from gapwise.tuning.refit import Winner, refit_batch, refit_one, refit_run, shipped
 from gapwise.tuning.trial import Place
 
 SPACE = SearchSpec.model_validate(
@@ -29,6 +30,8 @@ SPACE = SearchSpec.model_validate(
     }
 )
 WINNER = Winner("prlf", 0, {}, epochs=2)
+HOPELESS = OptimiserSpec().model_copy(update={"lr": 1e30, "warmup": 0.0})
+"""What no spec may ask for."""
 
 
 class Line:
@@ -88,6 +91,21 @@ def test_one_that_is_done_is_not_trained_again(place: Place, run: Run, monkeypat
     train(place, run)
     monkeypatch.setattr(side_by_side, "fit", lambda *_: pytest.fail("it trains"))
     train(place, run)
+
+
+def test_one_that_diverges_is_left_out_and_the_others_ship(place: Place) -> None:
+    seeds = [1001, 1002, 1003]
+    runs = [refit_run(place, WINNER, seed) for seed in seeds]
+    diverges = runs[1]._replace(spec=runs[1].spec.model_copy(update={"optimiser": HOPELESS}))
+    for run in (runs[0], diverges, runs[2]):
+        train(place, run)
+    assert pending(refit_batch(place), runs) == []
+    seed, models = shipped(place, WINNER, seeds)
+    assert sorted(models) == [1001, 1003]
+    assert seed in models
+    assert [one["done"] for one in told(refit_batch(place).progress)] == [
+        *("prlf-0/seed-1001", "prlf-0/seed-1002 diverged", "prlf-0/seed-1003")
+    ]
 
 
 def test_a_full_disk_pauses_the_study_and_any_other_error_is_raised(
