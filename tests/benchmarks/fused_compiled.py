@@ -1,12 +1,11 @@
-"""Would `torch.compile` pay for fused trials? An experiment: nothing of gapwise is compiled.
+"""What `compile` brings to fused trials, and what it costs.
 
     python tests/benchmarks/fused_compiled.py --out tests/benchmarks/results/fused_compiled.json
 
-The losses of all trials of a step, forward and backward, are compiled as one program of fixed shapes; data, masks,
-validation and optimiser stay as they are. Told are the seconds of the first epoch, nearly all of them the compiler's
-(one thread, nothing cached), and processor seconds of a trial's epoch with and without, taking turns in one process of
-one thread, medians over rounds. Each other number of trials, and a last batch of another size, is compiled again. Data
-as in `fused_gpu.py`.
+The same groups with and without it. Told are the seconds of the first epoch, nearly all of them the compiler's (one
+thread, nothing cached), and processor seconds of a trial's epoch with and without, taking turns in one process of one
+thread, medians over rounds; masks, data, validation, optimiser and the last, smaller batch are not compiled. Data as in
+`fused_gpu.py`.
 """
 
 import argparse
@@ -17,7 +16,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,46 +24,23 @@ import torch
 import torch._inductor.config as inductor
 from fused_gpu import MODELS, SHAPES, Fused, random_data
 
-from gapwise.data.loading import Views
-from gapwise.training.fused.step import Stepper, of_trial
 
-
-def compiled_losses() -> Callable[[Stepper, Views, Sequence[int]], Any]:
-    """In place of `Stepper._losses`, for one stack."""
-    programs: list[Callable[..., Any]] = []
-
-    def losses(self: Stepper, views: Views, steps: Sequence[int]) -> Any:
-        stack = self._stack
-        given: list[Any] = [stack.parameters, stack.fixed, *views, stack.state]
-        if self._dropout.needed:
-            given.append(self._dropout.factors(steps, of_trial(views, 0)))
-        if not programs:
-            mapped = torch.vmap(self._loss)
-            programs.append(torch.compile(lambda *values: mapped(*values), dynamic=False))
-        return programs[0](*given)
-
-    return losses
-
-
-def epoch(trials: Fused, losses: Any, clock: Callable[[], float] = time.process_time) -> float:
+def epoch(trials: Fused, clock: Callable[[], float] = time.process_time) -> float:
     """Seconds."""
-    Stepper._losses = losses  # type: ignore[method-assign]
     began = clock()
     trials.epoch()
     return clock() - began
 
 
 def compare(folder: Path, model: dict[str, Any], trials: int, rounds: int) -> dict[str, float]:
-    own, other = Stepper._losses, compiled_losses()
-    eager, compiled = Fused(folder, model, trials), Fused(folder, model, trials)
-    epoch(eager, own)
-    first = epoch(compiled, other, time.perf_counter)
-    pairs = [(epoch(eager, own), epoch(compiled, other)) for _ in range(rounds)]
-    Stepper._losses = own  # type: ignore[method-assign]
+    plain, compiled = Fused(folder, model, trials), Fused(folder, model, trials, compiles=True)
+    epoch(plain)
+    first = epoch(compiled, time.perf_counter)
+    pairs = [(epoch(plain), epoch(compiled)) for _ in range(rounds)]
     before, after = (statistics.median(one) / trials for one in zip(*pairs, strict=True))
     return {
         "compiler_seconds": first - trials * after,
-        "eager_seconds_a_trial_epoch": before,
+        "plain_seconds_a_trial_epoch": before,
         "compiled_seconds_a_trial_epoch": after,
         "ratio": before / after,
         "pays_after_epochs": (first - trials * after) / (trials * (before - after)) if before > after else float("inf"),
@@ -81,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    inductor.force_disable_caches, inductor.compile_threads = True, 1
+    inductor.force_disable_caches = True
     found: dict[str, Any] = {
         "command": f"python {shlex.join(sys.argv)}",
         "machine": f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread",

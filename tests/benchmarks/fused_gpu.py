@@ -113,8 +113,8 @@ class Plain:
 
 
 class Fused:
-    def __init__(self, folder: Path, model: dict[str, Any], trials: int) -> None:
-        self._group = FusedGroup()
+    def __init__(self, folder: Path, model: dict[str, Any], trials: int, *, compiles: bool = False) -> None:
+        self._group = FusedGroup(compiles=compiles)
         for seed in range(trials):
             self._group.admit(str(seed), job_of(folder, model, seed), NoReporter(), NoSink())
 

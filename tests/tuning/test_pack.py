@@ -48,6 +48,8 @@ def searched(arm: str, number: int, **values: Any) -> Assignment:
 class Hand:
     """Gives what is left of the arm that is asked for."""
 
+    refills = True
+
     def __init__(self, *left: Assignment) -> None:
         self._left = list(left)
         self.asked: list[str | None] = []
@@ -274,6 +276,21 @@ def test_auto_takes_the_largest_that_pays_and_fits(seconds: dict[int, float], ea
     assert best_size(lambda trials: Probed(trials, seconds[trials], each), 1000) == expected
 
 
+@pytest.mark.parametrize(
+    ("asked", "refills", "expected"),
+    [("auto", True, "auto"), ("auto", False, False), (True, False, True), (False, True, False)],
+)
+def test_what_is_not_refilled_is_compiled_only_where_that_was_said(
+    asked: bool | str, refills: bool, expected: bool | str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr("gapwise.tuning.pack.FusedGroup", lambda *, compiles: told.append(compiles))
+    hand, line = Hand(), Line()
+    hand.refills = refills
+    Pack(Place(space(compile=asked), "data", str(tmp_path)), hand, line, most=2, left=[])
+    assert told == [expected]
+
+
 def test_a_pack_that_does_not_fit_is_refused_with_what_does() -> None:
     refuse_overfull(10, 2, "prlf", 40_000_000, 1_000_000_000)
     with pytest.raises(SpecError, match=r"pack: 2 workers x 11 trials need 22 x 40 MB \(prlf\), .* at most 10"):
@@ -287,6 +304,8 @@ def test_a_pack_that_does_not_fit_is_refused_with_what_does() -> None:
         ({"trials_per_device": 2}, "choose one"),
         ({"trial_seconds": 60.0}, "needs pack: 1"),
         ({"pack": 0}, "pack"),
+        ({"pack": 1, "compile": True}, "compile is of packs: it needs pack above 1"),
+        ({"compile": "always"}, "compile"),
     ],
 )
 def test_what_does_not_go_with_a_pack_is_refused(changes: dict[str, Any], said: str) -> None:

@@ -88,5 +88,9 @@ def _show_pack(body: dict[str, Any]) -> None:
     if body["executor"] == "warm" and pack not in (1, body["resolved"]["trials_per_device"]):
         many = "as many trials as a probe finds best" if pack == "auto" else f"{pack} trials"
         stdout.print(f"pack: each of them is a worker that trains {many} fused, as one program", soft_wrap=True)
+        if body["resolved"]["compile"] is True:
+            stdout.print(
+                "compile: that program is compiled, which takes minutes for each kind of trial", soft_wrap=True
+            )
     for arm, reason in body["unfused"].items():
         stdout.print(f"not fused: {arm}: {reason}", soft_wrap=True, markup=False)

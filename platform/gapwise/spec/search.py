@@ -274,6 +274,10 @@ class SearchSpec(Spec):
     pack: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
     """Trials that a worker trains fused, as one batched program, with `executor: warm`; auto: as many as fit the memory
     and still gain, found by a short probe. So many configurations are asked for before the first of them answers."""
+    compile: bool | Literal["auto"] = "auto"
+    """Whether the step of a pack is compiled (torch.compile), which takes minutes for each kind of trial. auto: on a
+    CPU, where its trials have so much before them that it pays, and stays so only if they become faster; never where
+    packs are not refilled (a cluster that studies share)."""
     budget: BudgetSpec = BudgetSpec()
     """Ends of the search beside `trials`."""
     trial_seconds: Annotated[float, Field(gt=0.0)] | None = None
@@ -312,6 +316,8 @@ class SearchSpec(Spec):
             raise ValueError("trials_per_device above 1 needs executor: warm")
         if self.pack != 1:
             self._refuse_beside_pack()
+        elif self.compile is True:
+            raise ValueError("compile is of packs: it needs pack above 1, or auto")
         return self
 
     def _refuse_beside_pack(self) -> None:

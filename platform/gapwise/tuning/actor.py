@@ -149,12 +149,12 @@ class ActorLine:
 class ActorHand:
     """A worker's `Hand`: what the book gives to this pack. Raises LineLost.
 
-    `until` is when nothing new starts, in seconds since 1970. One that does not `refill` takes what fits at once.
+    `until` is when nothing new starts, in seconds since 1970. One that is not refilled takes what fits at once.
     """
 
-    def __init__(self, book: str, pack: str, phase: Phase, *, until: float | None, refill: bool) -> None:
+    def __init__(self, book: str, pack: str, phase: Phase, *, until: float | None, refills: bool) -> None:
         self._book: Any = ray.get_actor(actor_name(book))
-        self._pack, self._phase, self._until, self._refill = pack, phase, until, refill
+        self._pack, self._phase, self._until, self.refills = pack, phase, until, refills
         self._most, self._left = 1, 0
 
     def start(self) -> tuple[list[Assignment], int]:
@@ -167,7 +167,7 @@ class ActorHand:
         self._most, self._left = most, most - given
 
     def take(self, arm: str | None) -> Assignment | None:
-        if not (self._refill or self._left > 0):
+        if not (self.refills or self._left > 0):
             return None
         self._left -= 1
         late = self._until is not None and time.time() > self._until

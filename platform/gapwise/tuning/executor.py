@@ -289,7 +289,7 @@ def _one(config: dict[str, Any]) -> None:
 def _pack(config: dict[str, Any]) -> None:
     """As many assignments as are left, many at once."""
     where, line, told = config["place"], ActorLine(config["book"]), PackRun(**config["pack"])
-    hand = ActorHand(config["book"], told.name, told.phase, until=told.until, refill=told.refill)
+    hand = ActorHand(config["book"], told.name, told.phase, until=told.until, refills=told.refill)
     left, deaths = hand.start()
     most = max(1, at_once(where, left) >> deaths)
     hand.fill(most, len(left))

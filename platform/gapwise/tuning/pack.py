@@ -38,6 +38,9 @@ _log = logging.getLogger(__name__)
 class Hand(Protocol):
     """Where a worker gets its assignments."""
 
+    refills: bool
+    """Whether who ends makes room for another."""
+
     def take(self, arm: str | None) -> Assignment | None:
         """One more, of this arm where one is named; None where there is none, or others are first."""
 
@@ -57,8 +60,13 @@ class Pack:
     ) -> None:
         self._place, self._hand, self._line, self._notice = place, hand, line, notice
         self._most, self._waiting = most, deque(left)
-        self._group = FusedGroup()
+        self._group = self._empty()
         self._live: dict[str, tuple[Attempt, dict[str, float]]] = {}
+
+    def _empty(self) -> FusedGroup:
+        """What shrinks with every trial that ends has another shape soon: it is compiled only where that was said."""
+        asked = self._place.space.compile
+        return FusedGroup(compiles=asked if asked != "auto" or self._hand.refills else False)
 
     def run(self) -> None:
         """Until nothing is left. Raises Restart and LineLost as `run_trial`; a full disk pauses the study."""
@@ -146,7 +154,7 @@ class Pack:
 
     def _apart(self, error: Exception) -> None:
         """All of them failed at once."""
-        live, self._live, self._group = list(self._live.values()), {}, FusedGroup()
+        live, self._live, self._group = list(self._live.values()), {}, self._empty()
         if len(live) == 1:
             self._settle(live[0][0], error)
             return

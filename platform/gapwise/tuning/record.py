@@ -19,8 +19,8 @@ FORMAT_VERSION = 1
 
 
 def plain_space(space: SearchSpec) -> dict[str, Any]:
-    names = ("trials", "baseline_share", "trials_per_device", "pack", "budget", "trial_seconds", "worker_deaths")
-    may_change = dict.fromkeys(names, True)
+    may_change = dict.fromkeys(("trials", "baseline_share", "trials_per_device", "pack", "compile"), True)
+    may_change |= dict.fromkeys(("budget", "trial_seconds", "worker_deaths"), True)
     left_out: dict[str, Any] = {**may_change, "train": {"model"}}
     return space.model_dump(mode="json", exclude=left_out)
 

@@ -20,7 +20,8 @@ from gapwise.training.fused.answers import validate_fused
 from gapwise.training.fused.epochs import Source, fused_batches, number_of_batches
 from gapwise.training.fused.grouping import fusion_key, why_alone
 from gapwise.training.fused.member import Ending, Member
-from gapwise.training.fused.stack import Stack
+from gapwise.training.fused.program import Mode, Program
+from gapwise.training.fused.stack import Stack, pattern_of, prompts
 from gapwise.training.fused.step import Stepper
 from gapwise.training.job import Job, Trained, unwrapped
 from gapwise.training.loop import advance, begin, close_epoch, finished, result
@@ -28,9 +29,14 @@ from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Re
 
 
 class FusedGroup:
-    """Trials that train together; empty at first, and whoever comes first says what fits."""
+    """Trials that train together; empty at first, and whoever comes first says what fits.
 
-    def __init__(self) -> None:
+    `compiles` is `Program`'s: whether their step is compiled.
+    """
+
+    def __init__(self, *, compiles: Mode = False) -> None:
+        self._compiles = compiles
+        self._programs: dict[tuple[int, bool], Program] = {}
         self._members: list[Member] = []
         self._endings: list[Ending] = []
         self._stacked: list[Member] = []
@@ -59,7 +65,7 @@ class FusedGroup:
         member = Member(name=name, job=job, run=begin(job, sink), reporter=reporter, sink=sink)
         self._unstack()
         if not self._members:
-            self._source = None
+            self._source, self._programs = None, {}
         self._members.append(member)
 
     def step_epoch(self) -> list[Ending]:
@@ -84,12 +90,15 @@ class FusedGroup:
 
     def _together(self) -> None:
         started = time.perf_counter()
-        stack = self._restack()
-        trained_seconds = self._train(stack, started)
+        program = self._program()
+        stack = self._restack(program)
+        trained_seconds = self._train(stack, program, started)
         if not self._members:
             return
         grids = validate_fused(self._stacked[0].job, stack)
-        share = (time.perf_counter() - started) / len(self._stacked)
+        seconds, trials = time.perf_counter() - started, len(self._stacked)
+        share = seconds / trials
+        program.after_epoch(trials, seconds, [one.job.spec.epochs - one.run.position.epoch for one in self._stacked])
         for row, member in enumerate(self._stacked):
             if member in self._members:
                 stack.write_back(row, member.run, optimiser=False)
@@ -99,13 +108,13 @@ class FusedGroup:
                     self._report(member, close_epoch(member.job, member.run, grids[row], speed))
         stack.losses = {}
 
-    def _train(self, stack: Stack, started: float) -> float:
+    def _train(self, stack: Stack, program: Program, started: float) -> float:
         """Every batch of the epoch; returns its seconds."""
         members = self._stacked
         if self._source is None:
             self._source = Source(members[0].job.train, members[0].job.device)
         batches = number_of_batches(members[0])
-        stepper, epochs = Stepper(stack, members, batches), [member.run.position.epoch for member in members]
+        stepper, epochs = Stepper(stack, program, members, batches), [member.run.position.epoch for member in members]
         for index, views in enumerate(fused_batches(members, self._source)):
             for row, (member, epoch) in enumerate(zip(members, epochs, strict=True)):
                 member.run.position = Position(epoch, index)
@@ -144,11 +153,18 @@ class FusedGroup:
         self._members.remove(member)
         self._endings.append(Ending(member.name, outcome))
 
-    def _restack(self) -> Stack:
+    def _program(self) -> Program:
+        """Of those who are in the group now; the same one, however they come and go."""
+        kind = prompts(self._members)
+        if kind not in self._programs:
+            self._programs[kind] = Program(pattern_of(self._members), self._members[0].job, self._compiles)
+        return self._programs[kind]
+
+    def _restack(self, program: Program) -> Stack:
         """The stack of those who are in the group now."""
         if self._stack is None or self._stacked != self._members:
             self._unstack()
-            self._stack, self._stacked = Stack(self._members), list(self._members)
+            self._stack, self._stacked = Stack(self._members, program.pattern), list(self._members)
         return self._stack
 
     def _unstack(self) -> None:

@@ -24,16 +24,25 @@ PREFIX = "model."
 """`Pattern` holds the model under this name."""
 
 
+def prompts(members: Sequence[Member]) -> tuple[int, bool]:
+    """What decides on the pattern of trials that may be fused: the longest prompts, and whether others are shorter."""
+    lengths = {prompt_length(one.job.spec.model) for one in members}
+    return max(lengths), len(lengths) > 1
+
+
+def pattern_of(members: Sequence[Member]) -> Pattern:
+    job = members[0].job
+    spec = common_spec([one.job.spec.model for one in members])
+    model = build_model(spec, job.shape, job.statistics, job.spec.seed).to(job.device)
+    return Pattern(model, padded=prompts(members)[1])
+
+
 class Stack:
     """`parameters` (K, ...) by name are leaves of autograd in the memory of `rows`; `state`, `fixed`: as large."""
 
-    def __init__(self, members: Sequence[Member]) -> None:
-        job = members[0].job
-        spec = common_spec([one.job.spec.model for one in members])
-        lengths = {prompt_length(one.job.spec.model) for one in members}
-        model = build_model(spec, job.shape, job.statistics, job.spec.seed).to(job.device)
-        self.pattern = Pattern(model, padded=len(lengths) > 1)
-        self.layout = Layout(model)
+    def __init__(self, members: Sequence[Member], pattern: Pattern) -> None:
+        model = pattern.model
+        self._pattern, self.layout = pattern, Layout(model)
         self.rows = _empty(len(members), self.layout, next(model.parameters()))
         for row, member in enumerate(members):
             self._read(row, member.run)
@@ -45,7 +54,7 @@ class Stack:
 
     def call(self, parameters: dict[str, Tensor], fixed: dict[str, Tensor], method: str, *given: Any) -> Any:
         """A method of the model with one trial's tensors; to be mapped over trials."""
-        return torch.func.functional_call(self.pattern, (parameters, fixed), (method, *given))
+        return torch.func.functional_call(self._pattern, (parameters, fixed), (method, *given))
 
     def gather_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Into their rows; in the order of `parameters`."""

@@ -4,32 +4,30 @@
 share nothing, so each one's gradient is its own. (`vmap` of `grad` gives the same and goes through one more layer of
 dispatch in both directions.)
 
-Shape legend: K trials, N elements that a step may drop.
+Shape legend: K trials.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from gapwise.data.batch import ModalityBatch
 from gapwise.data.loading import Views
-from gapwise.models.interface import Alone, Quiet, State
+from gapwise.models.interface import Alone, State
 from gapwise.training.fused.adamw import clip, update
 from gapwise.training.fused.member import Member
-from gapwise.training.fused.noise import Dropout, Tape
+from gapwise.training.fused.noise import Dropout
+from gapwise.training.fused.program import Program
 from gapwise.training.fused.stack import Stack
 from gapwise.training.optimiser import learning_rate
-from gapwise.training.precision import autocast
 
 
 class Stepper:
     """Steps of one stack; `members` in the order of its rows."""
 
-    def __init__(self, stack: Stack, members: Sequence[Member], batches: int) -> None:
-        self._stack, self._members, self._batches = stack, members, batches
+    def __init__(self, stack: Stack, program: Program, members: Sequence[Member], batches: int) -> None:
+        self._stack, self._program, self._members, self._batches = stack, program, members, batches
         self._dropout = Dropout(members)
         self._decays = [member.job.spec.optimiser.weight_decay for member in members]
         clips = [member.job.spec.optimiser.clip for member in members]
@@ -38,9 +36,9 @@ class Stepper:
     def step(self, views: Views) -> None:
         """Compute the batch that every member's position names, and move."""
         stack, steps = self._stack, [self._step_of(member) for member in self._members]
-        with autocast(self._members[0].job.spec.precision, self._clip_K.device):
-            total_K, terms, state = self._losses(views, steps)
-        stack.gather_gradients(torch.autograd.grad(total_K.sum(), list(stack.parameters.values())))
+        factors = self._dropout.factors(steps, of_trial(views, 0)) if self._dropout.needed else None
+        (total_K, terms, state), gradients = self._program(stack.parameters, stack.fixed, views, stack.state, factors)
+        stack.gather_gradients(gradients)
         clip(stack.rows.gradient, self._clip_K)
         update(stack.rows, self._rates(steps), self._decays, stack.layout.decaying)
         stack.add_losses(terms | {"total": total_K.detach()})
@@ -54,23 +52,6 @@ class Stepper:
             learning_rate(member.job.spec.optimiser, step, member.job.spec.epochs * self._batches)
             for member, step in zip(self._members, steps, strict=True)
         ]
-
-    def _losses(self, views: Views, steps: Sequence[int]) -> tuple[Tensor, dict[str, Tensor], State]:
-        stack = self._stack
-        given: list[Any] = [stack.parameters, stack.fixed, *views, stack.state]
-        if self._dropout.needed:
-            given.append(self._dropout.factors(steps, of_trial(views, 0)))
-        found: tuple[Tensor, dict[str, Tensor], State] = torch.vmap(self._loss)(*given)
-        return found
-
-    def _loss(
-        self, parameters: State, fixed: State, incomplete: ModalityBatch, complete: ModalityBatch, *rest: Any
-    ) -> tuple[Tensor, dict[str, Tensor], State]:
-        """Of one trial; `rest` is its state, and its row of a tape if there is noise."""
-        state, *tape = rest
-        noise = Tape(tape[0]) if tape else Quiet()
-        loss = self._stack.call(parameters, fixed, "forward", incomplete, complete, state, noise, Alone())
-        return loss.total, loss.terms, loss.state
 
     def _refreshed(self, incomplete: ModalityBatch, state: State, steps: Sequence[int]) -> State:
         """After the update, of the trials whose step it is."""
