@@ -271,6 +271,38 @@ class TestLeases:
 
         assert fold(store.read()).running is None
 
+    @pytest.mark.parametrize("force", [False, True])
+    def test_what_a_dead_attempt_began_is_finished_by_a_later_tick_on_the_same_data(self, store, clock, work, force):
+        desk = desk_of(store, clock, work)
+        tick(desk)
+        work.during = raising(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tick(desk, force=True)  # nothing has changed, so that nobody would train again
+        work.during = FakeWork().during
+        clock.forward(weeks=1)
+
+        done = tick(desk, force=force)
+
+        dead, last = work.trained[-2:]
+        assert (done.outcome, last.number, last.facts) == ("promoted", 1, dead.facts)
+        assert last.tick > dead.tick
+        assert last.reason.startswith("forced; begun by the tick of ")
+        clock.forward(weeks=1)
+        assert tick(desk).action == "skip"
+
+    def test_what_a_dead_attempt_began_on_other_data_is_left(self, store, clock, work):
+        desk = desk_of(store, clock, work)
+        work.during = raising(KeyboardInterrupt())
+        with pytest.raises(KeyboardInterrupt):
+            tick(desk)
+        work.during, work.data = FakeWork().during, "d2"
+        clock.forward(weeks=1)
+
+        tick(desk)
+
+        assert work.trained[-1].facts["data"] == "d2"
+        assert "begun by" not in work.trained[-1].reason
+
     def test_signs_of_life_keep_the_lease(self, store, clock, work):
         desk = desk_of(store, clock, work)
         seen = []

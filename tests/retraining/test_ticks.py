@@ -172,8 +172,8 @@ def test_a_schedule_trains_grows_refits_skips_and_keeps_its_record(place):
     assert re.search(r"data and code are unchanged", listed)
 
 
-def test_a_tick_that_is_killed_is_taken_over_and_goes_on_with_its_study(place):
-    # Not due again before the second call: a newer due instant would be looked at instead of the one that was forced.
+def test_what_a_killed_tick_began_is_finished_by_the_next_one(place):
+    # Yearly: not due while the test runs, so that the second tick, too, is one that was forced.
     place.schedule(cron='"0 0 1 1 *"', mode="{kind: study, space: space.yaml}", triggers="{code: false}")
     command = [sys.executable, "-m", "gapwise", "retrain", "tick", "schedule.yaml", "--json", "--force"]
     first = subprocess.Popen(
@@ -192,14 +192,15 @@ def test_a_tick_that_is_killed_is_taken_over_and_goes_on_with_its_study(place):
     first.stdout.close()
     first.stderr.close()
 
-    second = place.tick()
+    second = place.tick("--force")
 
-    assert (second["action"], second["attempt"]) == ("study", 2)
+    assert (second["action"], second["attempt"]) == ("study", 1)
     assert second["outcome"] in ("promoted", "held")
     told = json.loads(place.run("retrain", "history", "schedule.yaml", "--json").stdout)
-    entries = told["entries"]
-    kinds = [(one["kind"], one["attempt"]) for one in entries if one["tick"] == entries[-1]["tick"]]
-    assert kinds == [("claim", 1), ("claim", 2), ("end", 2)]
+    *_, dead, claim, end = told["entries"]
+    assert [(one["kind"], one["attempt"]) for one in (dead, claim, end)] == [("claim", 1), ("claim", 1), ("end", 1)]
+    assert dead["tick"] < claim["tick"] == end["tick"]
+    assert claim["facts"] == dead["facts"] and second["study"] == dead["facts"]["study"]
 
 
 def test_data_that_disappeared_are_one_line_and_a_record(place):

@@ -65,7 +65,7 @@ class RealWork:
         folder = snapshot(self._data, self._store)
         return moved(self._tracking, self._schedule.name, folder, str(last.facts["data"]), self._schedule.triggers)
 
-    def begin(self, facts: Facts, tick: datetime) -> dict[str, Any]:
+    def begin(self, facts: Facts, tick: datetime, reason: str) -> dict[str, Any]:
         from gapwise.retraining.champions import serving, studies_behind
 
         name, mode = self._schedule.name, self._schedule.mode
@@ -80,7 +80,9 @@ class RealWork:
                 space = {**space, "warm_start": {**(space.get("warm_start") or {}), "studies": earlier}}
             claimed["space"] = space
         wish = hashlib.sha256(canonical(claimed)).hexdigest()[:6]  # what asks for something else is another study
-        return claimed | {"study": f"{name}-{tick:%Y%m%dT%H%M%S}-{wish}"}
+        why = f"Schedule of {name}, tick of {tick:%Y-%m-%d %H:%M} UTC: {reason}"
+        seed = int(tick.timestamp()) // 60  # of a refit
+        return claimed | {"study": f"{name}-{tick:%Y%m%dT%H%M%S}-{wish}", "question": why, "seed": seed}
 
     def _refuse_in_vain(self) -> None:
         """What the gate would refuse after the training, whatever comes of it."""
@@ -153,7 +155,7 @@ class RealWork:
         home = self._here.studies / study
         if (home / RESULT_FILE).exists():
             return load_result(self._here.studies, study)
-        question = f"Schedule of {self._schedule.name}, tick of {attempt.tick:%Y-%m-%d %H:%M} UTC: {attempt.reason}"
+        question = attempt.facts["question"]
         act: Act = run_study
         budget, resume = None, (home / STUDY_FILE).exists()
         if isinstance(mode, StudySpec):
@@ -163,8 +165,8 @@ class RealWork:
             from gapwise.retraining.champions import trained_as
 
             specs = trained_as(self._tracking, self._schedule.name, list(attempt.facts["versions"]))
-            seed = int(attempt.tick.timestamp()) // 60
-            space = refit_space(specs, question, seeds=mode.seeds, mask_seeds=mode.mask_seeds, seed=seed)
+            seeds = {"seeds": mode.seeds, "mask_seeds": mode.mask_seeds, "seed": attempt.facts["seed"]}
+            space = refit_space(specs, question, **seeds)
             act = partial(run_refit, winners=refit_winners(specs))
         say(f"attempt {attempt.number}: {question}")
         ended = conduct(

@@ -6,7 +6,7 @@ nothing is done twice because a clock went back, and what a clock far ahead note
 """
 
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from gapwise.retraining.cron import Cron
 from gapwise.retraining.log import AHEAD, SUCCESS, Attempt, State
@@ -18,6 +18,9 @@ _MOST_MISSED = 10_000
 """Missed ticks that are counted; beyond it their number is a lower bound."""
 _DEATHS = 4
 """So many times `attempts` a tick may be begun in all: deaths and interruptions are no failures, but not for ever."""
+
+
+_BEGUN = "; begun by the tick of"
 
 
 class Wait(NamedTuple):
@@ -136,10 +139,20 @@ class Skip(NamedTuple):
 
 class Train(NamedTuple):
     reason: str
+    claimed: dict[str, Any] = {}  # noqa: RUF012  (never written to)
+    """Of an earlier tick that began the very same and died: it is continued."""
 
 
 class Measure(NamedTuple):
     """The data changed, which is not reason enough here: whether they drifted decides."""
+
+
+def begun(left: Attempt | None, facts: Facts) -> Train | None:
+    """What an attempt that died left half done, where data and code are what they were: whoever is next finishes it."""
+    if left is None or (left.facts.get("data"), left.facts.get("code")) != facts:
+        return None
+    reason = left.reason.partition(_BEGUN)[0]
+    return Train(f"{reason}{_BEGUN} {_minutes(left.tick)}, which died", left.facts)
 
 
 def worth(

@@ -27,6 +27,7 @@ from gapwise.retraining.policy import (
     Train,
     Wait,
     alert,
+    begun,
     due,
     forced,
     worth,
@@ -62,8 +63,8 @@ class Work(Protocol):
     def drifted(self, last: Entry) -> Drifted:
         """Whether the data moved since the training of `last`."""
 
-    def begin(self, facts: Facts, tick: datetime) -> dict[str, Any]:
-        """What the claim says: enough for another attempt, on another machine, to do the very same."""
+    def begin(self, facts: Facts, tick: datetime, reason: str) -> dict[str, Any]:
+        """What the claim says: enough for another attempt, on another machine, or a later tick to do the very same."""
 
     def train(self, attempt: Attempt, lease: "Lease") -> Result:
         """Train, and put the result before the gate. Calls `lease.hold` before anything that others see."""
@@ -135,7 +136,7 @@ def _tick(desk: Desk, force: bool) -> Ticked:
     if found.missed is not None:
         state = _note_missed(desk, state, found.missed)
     try:
-        done = _look(desk, state, found, force)
+        done = _look(desk, state, found, force, left=running)
     except Lost:
         raise
     except Exception:
@@ -145,7 +146,8 @@ def _tick(desk: Desk, force: bool) -> Ticked:
     return done
 
 
-def _look(desk: Desk, state: State, found: Due, force: bool) -> Ticked:
+def _look(desk: Desk, state: State, found: Due, force: bool, *, left: Attempt | None) -> Ticked:
+    """`left` is an attempt that died, of this tick or of one before."""
     if found.given_up:
         reason = f"{found.attempt - 1} attempts died or failed"
         return _ended(desk, state, found._replace(attempt=found.attempt - 1), Result("given up", reason, {}), "skip")
@@ -153,14 +155,14 @@ def _look(desk: Desk, state: State, found: Due, force: bool) -> Ticked:
         return _attempt(desk, state, found, found.takes_over.facts, found.takes_over.reason)
     try:
         facts = desk.work.facts()
-        decision = worth(desk.schedule, state, facts, desk.now())
+        decision = begun(left, facts) or worth(desk.schedule, state, facts, desk.now())
         if force and not isinstance(decision, Train):
             decision = Train("forced")
         if isinstance(decision, Measure):
             assert state.trained is not None
             decision = worth(desk.schedule, state, facts, desk.now(), desk.work.drifted(state.trained))
         if isinstance(decision, Train):
-            claimed = desk.work.begin(facts, found.tick)
+            claimed = decision.claimed or desk.work.begin(facts, found.tick, decision.reason)
     except Exception as error:
         _ended(desk, state, found, Result("failed", _said(error), {}), "skip")
         raise

@@ -77,7 +77,7 @@ class FakeWork:
     def drifted(self, last: Entry) -> Drifted:  # noqa: ARG002
         return self.drift
 
-    def begin(self, facts: Facts, tick: datetime) -> dict[str, Any]:
+    def begin(self, facts: Facts, tick: datetime, reason: str) -> dict[str, Any]:  # noqa: ARG002
         return {"data": facts.data, "code": facts.code, "study": f"s-{tick:%Y%m%d%H%M}"}
 
     def train(self, attempt: Attempt, lease: Lease) -> Result:
