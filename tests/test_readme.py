@@ -1,37 +1,27 @@
 """The three guides, held to their word: every code block says whether it runs, and those that do run as written.
 
-A block's info string is a language and a tag: `show`, or `run`, `run-team`, `run-recipe`. Blocks of one tag in one file
-are one walk: in order, in one shell, in a fresh folder. Python goes to `.venv/bin/python`; a block with `file=PATH` is
-that file; a `diff` is applied with `patch`.
-
-Faked: the set-up. The folder has links to this checkout's files (copies, for a walk that edits them) and to the
-environment that runs the tests, in place of a clone and `make setup`. Where the real CMU-MOSI is not at hand, a
-synthetic pickle of the same layout lies in its place, and the test's id says so. Servers, cluster, studies and
-promotion are real.
+The team's walk is in `cluster/test_local_team.py`. Faked: the set-up (`gapwise.testing.guides`). Where the real
+CMU-MOSI is not at hand, a synthetic pickle of the same layout lies in its place, and the test's id says so. Cluster,
+studies and promotion are real.
 """
 
 import json
 import os
 import pickle
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 
 from gapwise.data.store import Split, TestSplit, open_dataset
-from gapwise.errors import SpecError
+from gapwise.testing.guides import ROOT, SHIPPED, blocks, blocks_of, lay_out, walk
 from gapwise.testing.mlflow_server import environment
-from gapwise.testing.postgres import binaries
 from gapwise.tuning.result import load_result
 
-ROOT = Path(__file__).parents[1]
 WALKS = {"README.md": ("run", "run-team", "run-recipe"), "search_spaces/README.md": ("run",), "cluster/README.md": ()}
 """By guide, the tags that a test below walks; what `cluster/` is about is no machine of ours."""
 SERVED = """
@@ -57,69 +47,7 @@ for seed in (1, 2, 3):
 print(json.dumps({"mae": float(np.mean(errors)), "ray": "ray" in sys.modules}))
 """
 """The mean absolute error at rate 0.3 of a registered model, asked row by row."""
-SHIPPED = ("Makefile", "pyproject.toml", "constraints.txt", "platform", "cluster", "search_spaces", "tests")
 MOSI = Path(os.environ.get("GAPWISE_SHARED", ROOT.parent / "shared")) / "data" / "mosi" / "mosi_official.pkl"
-
-
-class Block(NamedTuple):
-    """A fenced block of a guide; `line` is the fence's."""
-
-    guide: str
-    line: int
-    language: str
-    tag: str
-    file: str
-    text: str
-
-    def command(self) -> str:
-        """What the shell does with it."""
-        here = f"echo '--- {self.guide}:{self.line}' >&2"
-        document = f" <<'END_OF_BLOCK'\n{self.text}END_OF_BLOCK"
-        if self.file:
-            return f"{here}\nmkdir -p {Path(self.file).parent}\ncat > {self.file}{document}"
-        if self.language == "diff":
-            return f"{here}\npatch -p1 --no-backup-if-mismatch{document}"
-        return f"{here}\n.venv/bin/python{document}" if self.language == "python" else f"{here}\n{self.text}"
-
-
-def blocks_of(guide: str, text: str) -> list[Block]:
-    found = []
-    for match in re.finditer(r"^```([^\n`]*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        language, tag, *rest = [*match[1].split(), "", ""][:3]
-        file = rest[0].removeprefix("file=")
-        found.append(Block(guide, text.count("\n", 0, match.start()) + 1, language, tag, file, match[2]))
-    return found
-
-
-def blocks(guide: str, tag: str) -> list[Block]:
-    return [one for one in blocks_of(guide, (ROOT / guide).read_text(encoding="utf-8")) if one.tag == tag]
-
-
-def walk(blocks: list[Block], folder: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """Run blocks in one shell; on failure the last line `--- GUIDE:LINE` on stderr is the block that broke."""
-    script = "\n".join(["set -euo pipefail", *(one.command() for one in blocks)])
-    told = environment(OMP_NUM_THREADS="1", PATH=os.environ["PATH"], **more)
-    done = subprocess.run(["bash", "-c", script], cwd=folder, env=told, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.fail(f"{done.stdout[-3000:]}\n{done.stderr[-6000:]}")
-    return done
-
-
-def lay_out(folder: Path, *, copied: bool = False) -> Path:
-    """As after a clone and `make setup`."""
-    folder.mkdir(exist_ok=True)
-    for name in SHIPPED:
-        if copied and (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "results"))
-        elif copied:
-            shutil.copy(ROOT / name, folder / name)
-        else:
-            (folder / name).symlink_to(ROOT / name)
-    (folder / ".venv").mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (folder / ".venv" / name).symlink_to(Path(sys.prefix) / name)
-    (folder / ".venv" / ".ready").touch()
-    return folder
 
 
 def answer(folder: Path, *words: str) -> dict[str, Any]:
@@ -150,7 +78,7 @@ def test_a_block_without_a_tag_is_seen_and_named_by_its_line() -> None:
 
 def test_a_walk_stops_at_the_block_that_fails(tmp_path: Path) -> None:
     text = "```console run\nexport A=1\n```\n```console run\ntest $A = 2\n```\n```console run\ntouch late\n```\n"
-    with pytest.raises(pytest.fail.Exception, match=r"G\.md:4\n\Z"):
+    with pytest.raises(AssertionError, match=r"G\.md:4\n\Z"):
         walk(blocks_of("G.md", text), tmp_path)
     assert not (tmp_path / "late").exists()
 
@@ -251,35 +179,3 @@ def test_the_recipes_are_all_that_it_takes(tmp_path: Path) -> None:
 def test_the_search_space_that_its_guide_shows_is_one(tmp_path: Path) -> None:
     said = walk(blocks("search_spaces/README.md", "run"), lay_out(tmp_path / "gapwise")).stdout
     assert "pruned on robust" in said and "constraints: parameters at most 2,000,000" in said
-
-
-@pytest.fixture
-def team() -> Iterator[Path]:
-    """Below /tmp and open, because root's PostgreSQL is another account's."""
-    try:
-        binaries()
-    except SpecError as none:
-        pytest.skip(str(none))
-    folder = Path(tempfile.mkdtemp(prefix="gapwise-walk-"))
-    folder.chmod(0o711)
-    yield lay_out(folder)
-    subprocess.run(["make", "team-down", "PURGE=1"], cwd=folder, env=environment(), check=False, capture_output=True)
-    shutil.rmtree(folder)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_walk_through_as_a_team_runs_as_it_is_written(team: Path) -> None:
-    written = blocks("README.md", "run-team")
-    assert len(written) >= 4
-    assert written[0].text.startswith("make team-up") and written[-1].text.startswith("make team-down")
-    done = walk(written, team)
-    said = done.stdout + done.stderr
-    for study in ("ada", "ben"):
-        assert re.search(rf"{study} .*finished", done.stdout), said[-6000:]
-    _, _, shown = done.stdout.partition("small: champions\n")  # as `registry show` begins
-    assert re.search(r"^ *0\.0 +v1 ", shown, re.MULTILINE), said[-6000:]
-    assert "stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres" in done.stdout
-    assert not list((team / ".team" / "home" / "studies").rglob("journal.log")), "the studies are in PostgreSQL"
-    assert not (team / ".gapwise").exists(), "everything went to the shared home and the team's server"

@@ -1,4 +1,4 @@
-"""A team's servers on this machine: what is refused before anything starts, and one real stack from up to down.
+"""A team's servers on this machine: what is refused before anything starts, and README's walk on one real stack.
 
 Faked: servers that are `sleep`, where it is only about processes. The real stack is PostgreSQL, MLflow and Ray in a
 folder of its own; who listens where is read from the kernel, not from the servers.
@@ -6,6 +6,7 @@ folder of its own; who listens where is read from the kernel, not from the serve
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -13,8 +14,11 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +27,7 @@ from urllib.error import HTTPError
 import pytest
 
 from gapwise.errors import SpecError
+from gapwise.testing.guides import Block, blocks, lay_out, walk
 from gapwise.testing.mlflow_server import PLATFORM, environment
 from gapwise.testing.postgres import binaries
 
@@ -144,57 +149,91 @@ def test_when_one_server_does_not_start_nobody_waits_for_another(
 
 
 @pytest.fixture
-def folder() -> Iterator[Path]:
-    """One that everybody may enter, so that root's PostgreSQL can, and everything in it stopped at the end."""
+def checkout() -> Iterator[Path]:
+    """In a folder that everybody may enter, so that root's PostgreSQL can; everything in it is stopped at the end."""
     skip_without_postgres()
-    made = Path(tempfile.mkdtemp(prefix="gapwise-team-"))
+    made = Path(tempfile.mkdtemp(prefix="gapwise-walk-"))
     made.chmod(0o711)
-    yield made / "team"
-    team("down", made / "team", "--purge")
+    yield lay_out(made)
+    team("down", made / ".team", "--purge")
     shutil.rmtree(made)
+
+
+@contextmanager
+def walked(written: list[Block], checkout: Path) -> "Iterator[Future[subprocess.CompletedProcess[str]]]":
+    """README's walk, which stops before its last block until this is left; the answer is of all of it."""
+    pause = Block("here", 0, "console", "", "", "touch paused\nwhile [ ! -e go ]; do sleep 0.2; done\n")
+    with ThreadPoolExecutor(1) as thread:
+        walking = thread.submit(walk, [*written[:-1], pause, written[-1]], checkout)
+        try:
+            while not (checkout / "paused").exists() and not walking.done():
+                time.sleep(0.2)
+            yield walking
+        finally:
+            (checkout / "go").touch()
 
 
 @pytest.mark.ray
 @pytest.mark.slow
-def test_a_team_s_servers_from_up_to_down(processes: ModuleType, folder: Path) -> None:
-    up = team("up", folder)
-    assert up.returncode == 0, up.stderr + logs(folder)
-    state = known(folder)
-    assert set(state) == {"postgres", "mlflow", "ray-head", "ray-worker-1", "ray-worker-2"}
-    ours = descendants({process[0] for process in state.values()})
+@pytest.mark.timeout(1800)
+def test_readme_s_walk_as_a_team_runs_as_it_is_written_and_its_servers_are_closed_restarted_and_stopped(
+    processes: ModuleType, checkout: Path
+) -> None:
+    folder, written = checkout / ".team", blocks("README.md", "run-team")
+    assert len(written) >= 4
+    assert written[0].text.startswith("make team-up") and written[-1].text.startswith("make team-down")
+    with walked(written, checkout) as walking:
+        assert not walking.done(), walking.result()
+        state = known(folder)
+        assert set(state) == {"postgres", "mlflow", "ray-head", "ray-worker-1", "ray-worker-2"}
+        ours = descendants({process[0] for process in state.values()})
+        check_closed(folder, ours)
+
+        assert "are up already" in team("up", folder).stdout
+        assert known(folder) == state
+        for crashed in ("mlflow", "ray-head"):
+            os.kill(state[crashed][0], signal.SIGKILL)
+        again = team("up", folder)
+        assert "up: mlflow, ray-head, ray-worker-1, ray-worker-2 started" in again.stdout, again.stderr + logs(folder)
+        assert {name for name, process in known(folder).items() if process == state[name]} == {"postgres"}
+        ours |= descendants({process[0] for process in known(folder).values()})
+    check_walk(checkout, walking.result())
+
+    assert processes.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours), 60.0), ours
+    kept = json.loads((folder / "team.json").read_text())
+    assert not Path(kept["ray_folder"]).exists()
+    assert (folder / "postgres" / "PG_VERSION").exists()
+    with socket.create_server(("127.0.0.1", kept["ports"]["postgres"])):
+        line = refused(team("up", folder))
+        assert f"port {kept['ports']['postgres']} of postgres is taken by another program" in line
+    assert team("down", folder, "--purge").stdout.startswith("nothing was running\nremoved ")
+    assert not folder.exists()
+
+
+def check_closed(folder: Path, ours: set[int]) -> None:
+    """On loopback, and to nobody without the secrets, which nobody else can read."""
     assert {address for address, _ in listening(ours)} <= set(LOOPBACK), listening(ours)
     assert len(listening(ours)) >= 5
     for file in [folder / "team.env", *(folder / "secrets").iterdir()]:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
     assert stat.S_IMODE((folder / "secrets").stat().st_mode) == 0o700
-    for secret in secrets(folder):
-        assert secret not in up.stdout + (folder / "team.json").read_text() + command_lines(ours)
+    told = (folder / "team.json").read_text() + command_lines(ours)
+    assert not [secret for secret in secrets(folder) if secret in told]
     env = variables(folder)
     assert asked(f"{env['MLFLOW_TRACKING_URI']}/api/2.0/mlflow/experiments/get?experiment_id=0") == 401
     assert asked(f"{env['RAY_API_SERVER_ADDRESS']}/api/jobs/") == 401
 
-    assert "are up already" in team("up", folder).stdout
-    assert known(folder) == state
 
-    for crashed in ("mlflow", "ray-head"):
-        os.kill(state[crashed][0], signal.SIGKILL)
-    again = team("up", folder)
-    assert "up: mlflow, ray-head, ray-worker-1, ray-worker-2 started" in again.stdout, again.stderr + logs(folder)
-    assert {name for name, process in known(folder).items() if process == state[name]} == {"postgres"}
-
-    ours |= descendants({process[0] for process in known(folder).values()})
-    ray_folder = Path(json.loads((folder / "team.json").read_text())["ray_folder"])
-    down = team("down", folder)
-    assert down.stdout.startswith("stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres\n"), down.stderr
-    assert processes.wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours), 60.0), ours
-    assert not ray_folder.exists()
-    assert (folder / "postgres" / "PG_VERSION").exists()
-
-    port = json.loads((folder / "team.json").read_text())["ports"]["postgres"]
-    with socket.create_server(("127.0.0.1", port)):
-        assert f"port {port} of postgres is taken by another program" in refused(team("up", folder))
-    assert team("down", folder, "--purge").stdout.startswith("nothing was running\nremoved ")
-    assert not folder.exists()
+def check_walk(checkout: Path, done: "subprocess.CompletedProcess[str]") -> None:
+    said = done.stdout + done.stderr
+    for study in ("ada", "ben"):
+        assert re.search(rf"{study} .*finished", done.stdout), said[-6000:]
+    _, _, shown = done.stdout.partition("small: champions\n")  # as `registry show` begins
+    assert re.search(r"^ *0\.0 +v1 ", shown, re.MULTILINE), said[-6000:]
+    assert "stopped ray-worker-2, ray-worker-1, ray-head, mlflow, postgres" in done.stdout
+    assert not [secret for secret in secrets(checkout / ".team") if secret in said]
+    assert not list((checkout / ".team" / "home" / "studies").rglob("journal.log")), "the studies are in PostgreSQL"
+    assert not (checkout / ".gapwise").exists(), "everything went to the shared home and the team's server"
 
 
 def known(folder: Path) -> dict[str, list[Any]]:

@@ -33,7 +33,7 @@ EVERY = 5
 """Epochs between two checkpoints; few enough that none is kept in time unless somebody asks."""
 MODEL = {"width": 16, "heads": 2, "depth": 1, "summary_tokens": 2, "dropout": 0.0}
 TRAIN: dict[str, Any] = {"batch_size": 10, "patience": 0, "checkpoint_every": EVERY, "protocol": {"rates": [0.0, 0.5]}}
-SPEC = TRAIN | {"model": MODEL | {"name": "late_fusion"}, "epochs": 16}
+SPEC = TRAIN | {"model": MODEL | {"name": "late_fusion"}, "epochs": 2000}  # most of them are not waited for
 SPACE: dict[str, Any] = {
     "question": "what if machines come and go?",
     "trials": 8,
@@ -103,11 +103,11 @@ class Listener:
         return epoch.epoch >= self._last
 
 
-def alone(fields: dict[str, Any], data: Path, listener: Listener) -> dict[str, dict[str, float]]:
+def alone(fields: dict[str, Any], data: Path, listener: Listener) -> None:
     """What a single worker in this process makes of the spec."""
     dataset, moments = opened(str(data))
     spec = settled(TrainSpec.model_validate(fields), dataset.manifest.shape(), dataset.valid.labels)
-    return fit(whole_job(spec, dataset, moments), listener, NoSink()).kept.metrics
+    fit(whole_job(spec, dataset, moments), listener, NoSink())
 
 
 def check_same(found: dict[str, dict[str, float]], expected: dict[str, dict[str, float]]) -> None:
@@ -116,59 +116,48 @@ def check_same(found: dict[str, dict[str, float]], expected: dict[str, dict[str,
         assert found[metric] == pytest.approx(curve, abs=1e-3 if metric == "mae" else 1e-2)
 
 
-def test_two_machines_train_what_one_does_though_one_is_drained_and_one_is_lost(
+def test_a_run_that_grows_is_drained_and_loses_a_machine_trains_what_one_machine_does(
     machines: Any, small: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
-    machines.add("a1", "a2")
-    with started(machines, tmp_path, "train", "spec.yaml", "--data", str(small), "--workers", "2") as driver:
-        until(lambda: len(trained_epochs(tmp_path)) >= 2, driver)
-        assert machines.running("a1", "RayTrainWorker") and machines.running("a2", "RayTrainWorker")
-        machines.add("a3")
+
+    def both_train(*names: str) -> bool:
+        return all(machines.running(name, "RayTrainWorker") for name in names)
+
+    machines.add("a1")
+    with started(machines, tmp_path, "train", "spec.yaml", "--data", str(small), "--workers", "1:2") as driver:
+        until(lambda: len(trained_epochs(tmp_path)) >= 1, driver)
+        machines.add("a2")
+        until(lambda: both_train("a1", "a2"), driver)
+        grown = len(trained_epochs(tmp_path))
+        until(lambda: len(trained_epochs(tmp_path)) >= grown + 2, driver)
+        assert both_train("a1", "a2")
+
+        before = len(trained_epochs(tmp_path))
         machines.drain("a1")
         until(lambda: not machines.running("a1", "RayTrainWorker"), driver)
         machines.kill("a1")
         (kept,) = tmp_path.glob(".gapwise/runs/*/resume.safetensors")
         noticed = trained_epochs(tmp_path)[-1]
-        until(lambda: max(trained_epochs(tmp_path)) >= noticed + 1, driver)
-        assert repeated(trained_epochs(tmp_path)) == [], "at a notice nothing is lost"
-        assert kept.exists()
-        until(lambda: max(trained_epochs(tmp_path)) >= EVERY + 3, driver)
+        until(lambda: trained_epochs(tmp_path)[-1] >= noticed + 1, driver)
+        assert repeated(trained_epochs(tmp_path)[before - 1 :]) == [], "at a notice nothing is lost"
+        assert kept.exists() and both_train("a2")
+
+        machines.add("a3")
+        until(lambda: both_train("a2", "a3"), driver)
+        grown = len(trained_epochs(tmp_path))
+        until(lambda: len(trained_epochs(tmp_path)) >= grown + 2, driver)
         machines.kill("a2")
-        machines.add("a4")
-        found = answer(driver)
-    assert trained_epochs(tmp_path)[-1] == SPEC["epochs"] == found["epochs"]
-    (lost,) = repeated(trained_epochs(tmp_path))
-    assert lost <= EVERY, "a lost machine costs at most the epochs since the last checkpoint"
-    check_same(found["metrics"]["valid"], alone(SPEC, small, Listener(SPEC["epochs"])))
-    for name in ("a3", "a4"):
-        machines.kill(name)
-
-
-def test_an_elastic_run_grows_and_shrinks_with_its_machines_and_trains_the_same(
-    machines: Any, small: Path, tmp_path: Path
-) -> None:
-    longer = SPEC | {"epochs": 120}  # more than it takes until the second machine trains; not all are waited for
-    (tmp_path / "spec.yaml").write_text(yaml.safe_dump(longer))
-    machines.add("b1")
-    with started(machines, tmp_path, "train", "spec.yaml", "--data", str(small), "--workers", "1:2") as driver:
-        until(lambda: len(trained_epochs(tmp_path)) >= 1, driver)
-        machines.add("b2")
-        until(lambda: machines.running("b2", "RayTrainWorker"), driver)
-        joined = len(trained_epochs(tmp_path))
-        until(lambda: len(trained_epochs(tmp_path)) >= joined + 2, driver)
-        assert machines.running("b1", "RayTrainWorker"), "both train"
-        machines.kill("b1")
         last = max(trained_epochs(tmp_path))
         until(lambda: trained_epochs(tmp_path)[-1] >= last + 2, driver)
     told = progress(tmp_path)
     again = repeated([one["epoch"] for one in told])
-    assert len(again) <= 2 and all(lost <= EVERY for lost in again), again
+    assert len(again) <= 3 and all(lost <= EVERY for lost in again), "one lost machine, and twice it grew"
     listener = Listener(told[-1]["epoch"])
-    alone(longer, small, listener)
+    alone(SPEC, small, listener)
     for one in told:
         check_same(one["metrics"], listener.heard[one["epoch"]])
-    machines.kill("b2")
+    machines.kill("a3")
 
 
 def test_a_study_loses_a_machine_gains_two_and_gives_one_back(machines: Any, small: Path, tmp_path: Path) -> None:

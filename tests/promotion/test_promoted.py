@@ -24,7 +24,7 @@ from gapwise.promotion.announce import done
 from gapwise.promotion.chain import Move
 from gapwise.promotion.copy import Place, copy
 from gapwise.promotion.history import history
-from gapwise.promotion.reproduce import refuse_other_data, reproduce
+from gapwise.promotion.reproduce import refuse_other_data, reproduce, through_ray
 from gapwise.promotion.standing import Deed, record, settled, standing
 from gapwise.spec.home import Home
 from gapwise.spec.train import TrainSpec
@@ -302,11 +302,12 @@ def test_a_registry_that_is_not_there_is_not_made(command: Command, tmp_path: Pa
 def test_a_version_trained_again_is_the_same_to_the_last_bit(promoted: Promoted) -> None:
     model = locate(promoted.tracking, f"models:/{NAME}/2")
     refuse_other_data(model, promoted.dataset)
-    found = reproduce(model, promoted.dataset, workers=1, each=lambda _: None)
+    found = reproduce(model, promoted.dataset, train=through_ray)
     assert (found["identical"], found["largest_weight_difference"], found["seed"]) == (True, 0.0, 2)
     assert all(one["registered"] == one["again"] for curve in found["valid"].values() for one in curve.values())
+    assert reproduce(model, promoted.dataset) == found, "in this process as well"
     other = model._replace(spec=model.spec.model_copy(update={"seed": 3}))
-    assert not reproduce(other, promoted.dataset, workers=1, each=lambda _: None)["identical"]
+    assert not reproduce(other, promoted.dataset)["identical"]
 
 
 def test_a_version_is_trained_again_on_its_own_data_only(promoted: Promoted) -> None:

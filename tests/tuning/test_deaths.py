@@ -47,7 +47,7 @@ SPACE: dict[str, Any] = {
     "second_phase": {"top_k": 1, "seeds": 1, "cap": 1, "mask_seeds": 2},
     "worker_deaths": 20,
 }
-KILLS = ["worker", "driver", "worker", "worker", "driver", "worker", "driver", "worker"][: None if TRIALS >= 60 else 5]
+KILLS = ["worker", "driver", "worker", "driver", "worker", "worker", "driver", "worker"][: None if TRIALS >= 60 else 3]
 
 
 class Study:

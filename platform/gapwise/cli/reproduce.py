@@ -1,5 +1,6 @@
 """`gapwise reproduce`: train a registered version again and compare."""
 
+import os
 from typing import Annotated
 
 import typer
@@ -33,12 +34,15 @@ def reproduce(
     address: AddressOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a version again from its own spec, seed and data, and set both side by side on validation."""
+    """Train a version again from its own spec, seed and data, and set both side by side on validation.
+
+    On the cluster that --address or RAY_ADDRESS names; otherwise here, without Ray where one worker is enough.
+    """
     folder = needed(data)
 
     from gapwise.data.store import open_dataset
     from gapwise.distributed.cluster import connected
-    from gapwise.promotion.reproduce import refuse_other_data
+    from gapwise.promotion.reproduce import refuse_other_data, through_ray
     from gapwise.promotion.reproduce import reproduce as act
     from gapwise.tracking.client import connect
     from gapwise.tracking.locate import locate
@@ -47,8 +51,12 @@ def reproduce(
     model = locate(connect(home()), version)
     refuse_other_data(model, dataset)
     say(f"training {model.spec.model.name} again: seed {model.trained['seed']}, {model.trained['epochs']} epochs")
-    with connected(address):
-        body = {"version": version, **act(model, dataset, workers=workers, each=lambda _: None)}
+    if workers == 1 and not (address or os.environ.get("RAY_ADDRESS")):
+        found = act(model, dataset)
+    else:
+        with connected(address):
+            found = act(model, dataset, workers=workers, train=through_ray)
+    body = {"version": version, **found}
     off = max(abs(one["registered"] - one["again"]) for curve in body["valid"].values() for one in curve.values())
     body |= {"largest_metric_difference": off, "reproduced": off <= tolerance}
     if as_json:

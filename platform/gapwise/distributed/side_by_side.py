@@ -6,6 +6,7 @@ folder is done, so an interrupted list continues where it stopped.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,12 +15,13 @@ from gapwise.distributed.cluster import resources
 from gapwise.distributed.launch import run_through_losses
 from gapwise.distributed.notice import LeavingSink, Notice
 from gapwise.distributed.progress import append_line, tail
+from gapwise.distributed.threads import one_thread
 from gapwise.errors import CheckpointError
 from gapwise.models.saved import load_model_folder, save_model
 from gapwise.spec.train import TrainSpec
 from gapwise.training.checkpoint import DirectorySink, trained_model
 from gapwise.training.decision import NoReporter
-from gapwise.training.job import Diverged, Job, whole_job
+from gapwise.training.job import Diverged, Job, this_device, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
 
@@ -108,6 +110,13 @@ def _worker(config: dict[str, Any]) -> None:
         job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
         train_one(batch, run, worker.on_device(job) if alone else worker.data_parallel(job), Notice())
     worker.tell_driver({"done": len(runs)})
+
+
+def train_here(batch: Batch, run: Run) -> None:
+    """Train one of them in this process, without Ray; with one thread, as a worker has it, or the last bits differ."""
+    job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
+    with one_thread():
+        train_one(batch, run, replace(job, device=this_device()), lambda: False)
 
 
 def train_one(batch: Batch, run: Run, job: Job, notice: Callable[[], bool]) -> None:

@@ -8,7 +8,8 @@ the process is for. Nothing here loads data in further processes or threads, and
 import math
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import ray
 from threadpoolctl import threadpool_limits
@@ -22,6 +23,20 @@ def threads_for(cpus: float, environment: Mapping[str, str]) -> int:
     own = max(1, int(cpus))
     said = environment.get("OMP_NUM_THREADS", "")
     return min(own, int(said)) if said.isdigit() and int(said) > 0 else own
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For this process, which is no Ray worker."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1):
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def keep_to_own_cpus(most: float = math.inf) -> int:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from gapwise.data.store import Dataset
-from gapwise.distributed.side_by_side import Batch, Run, run_all
+from gapwise.distributed.side_by_side import Batch, Run, run_all, train_here
 from gapwise.errors import CheckpointError, DataError
 from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.promotion.judge import grid_of
@@ -27,15 +27,22 @@ def refuse_other_data(model: ModelFolder, dataset: Dataset) -> None:
         )
 
 
-def reproduce(model: ModelFolder, dataset: Dataset, *, workers: int, each: Callable[[str], None]) -> dict[str, Any]:
-    """Train as the model's own spec says, and set both side by side on validation. Ray is connected.
+def through_ray(batch: Batch, run: Run) -> None:
+    """With the batch's workers; Ray is connected."""
+    run_all(batch, [run], 1, lambda _: None)
+
+
+def reproduce(
+    model: ModelFolder, dataset: Dataset, *, workers: int = 1, train: Callable[[Batch, Run], None] = train_here
+) -> dict[str, Any]:
+    """Train as the model's own spec says, in this process or `through_ray`, and set both side by side on validation.
 
     Returns the keys of `gapwise reproduce --json`. Raises CheckpointError where the second training diverges.
     """
     with tempfile.TemporaryDirectory(prefix="gapwise-") as temporary:
         batch = Batch(str(dataset.folder), temporary, _MASK_SEEDS, workers)
         run = Run("again", model.spec, keep_last=model.trained["kept_epoch"] == model.trained["epochs"])
-        run_all(batch, [run], 1, each)
+        train(batch, run)
         if batch.failed(run):
             raise CheckpointError("diverged when it was trained again", where=str(dataset.folder))
         again = load_model_folder(batch.place(run))

@@ -46,6 +46,11 @@ class Job:
     """Refit: train every planned epoch and keep the last weights; validation is reported and decides nothing."""
 
 
+def this_device() -> torch.device:
+    """Of a process that Ray gave at most one GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def whole_job(spec: TrainSpec, dataset: Dataset, moments: Statistics, *, keep_last: bool = False) -> Job:
     """The job for a single worker on the CPU; `moments` are the training split's, which are worth computing once.
 

@@ -16,11 +16,11 @@ from gapwise.errors import StudyError, no_room
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.spec.train import TrainSpec
-from gapwise.training.job import whole_job
+from gapwise.training.job import this_device, whole_job
 from gapwise.tuning.assignment import Values
 from gapwise.tuning.selection import median_index
 from gapwise.tuning.space import trial_spec
-from gapwise.tuning.trial import Place, StudyLine, this_device
+from gapwise.tuning.trial import Place, StudyLine
 
 
 class Winner(NamedTuple):

@@ -27,7 +27,7 @@ from gapwise.spec.train import ObjectiveSpec
 from gapwise.training.checkpoint import DirectorySink
 from gapwise.training.decision import agreed, told
 from gapwise.training.footprint import footprint
-from gapwise.training.job import Diverged, Job, Trained, whole_job
+from gapwise.training.job import Diverged, Job, Trained, this_device, whole_job
 from gapwise.training.loop import fit
 from gapwise.training.protocols import CheckpointSink, EpochReport, Position, Snapshot
 from gapwise.training.validation import diagnostic_curves, masked_outputs, mean_curves
@@ -122,11 +122,6 @@ def job_of(place: Place, assignment: Assignment) -> Job:
     """The training job of an assignment, for a single worker on this process's device."""
     spec = assigned_spec(place.space, assignment)
     return replace(whole_job(spec, *opened(place.data, place.fingerprint)), device=this_device())
-
-
-def this_device() -> torch.device:
-    """Of a process that Ray gave at most one GPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def run_trial(
