@@ -66,10 +66,13 @@ check: setup  ## format, lint, types, layers
 	$(BIN)/lint-imports --no-cache
 
 # One thread: on tiny models a second one only waits, on a busy machine for very long.
-# Tests that start Ray are one worker's, one after the other (tests/conftest.py). Those that would begin too late are not
-# run, and the suite has failed: what failed so far is told.
+# Those that start Ray have the machine to themselves, after the others, also where one of those failed; each says how
+# long it took, and those that would begin too late do not, so that the failures so far are read (the exit code is not 0).
 test: setup  ## all tests, those that start Ray included
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --session-timeout=$(SUITE_SECONDS)
+	@export OMP_NUM_THREADS=1; failed=0; \
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not ray" || failed=$$?; \
+	$(BIN)/python -m pytest -v -o console_output_style=times --session-timeout=$$(($(SUITE_SECONDS) - SECONDS)) -m ray || failed=$$?; \
+	exit $$failed
 
 bench: setup  ## orchestration, training, evaluation, studies: ratios in one run (hours); tests/benchmarks/results/*.json
 	$(BIN)/python tests/benchmarks/overhead.py --out tests/benchmarks/results/overhead.json

@@ -1,50 +1,13 @@
-"""What all tests share: the synthetic `small` dataset, one Ray cluster, started on first use, and studies on disk.
-
-And in which order they run: files whose tests start Ray come first, and of several workers (`-n 2 --dist loadfile`) one
-has them all, for two of them at once are slower than one after the other. While the other worker has something to do,
-they are those to which a busy machine makes no difference but time.
-"""
+"""What all tests share: the synthetic `small` dataset, one Ray cluster, started on first use, and studies on disk."""
 
 import signal
 from collections.abc import Callable, Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-from xdist.scheduler import LoadFileScheduling
 
 from gapwise.data.synth import synthesise
-
-ROOT = Path(__file__).parents[1]
-IN_TIME = ("tests/distributed/", "tests/tuning/test_sharing_on_ray.py", "tests/tuning/test_tracking_outage.py")
-"""Tests whose machines and servers give each other up when they are slow to answer."""
-
-
-@cache
-def starts_ray(file: str) -> bool:
-    return "pytest.mark.ray" in (ROOT / file).read_text(encoding="utf-8")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def place(item: pytest.Item) -> tuple[bool, bool]:
-        file = item.nodeid.partition("::")[0]
-        return not starts_ray(file), file.startswith(IN_TIME)
-
-    items.sort(key=place)
-
-
-class RayOnOneWorker(LoadFileScheduling):
-    """By file, as `loadfile`, but that all files whose tests start Ray count as one."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "Ray" if starts_ray(file) else file
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadFileScheduling | None:
-    return RayOnOneWorker(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session", autouse=True)
