@@ -153,9 +153,11 @@ def assert_nothing_is_missing_and_nothing_twice(server: Server, journal: Path, p
         assert {"valid/mae/0.0", "valid/mae/0.5", "train/total", "train/samples_per_second"} <= set(run.data.metrics)
 
 
-def test_a_server_that_hangs_and_then_is_gone_for_a_while_loses_nothing_and_no_trial_calls_it(
+def test_a_server_that_hangs_or_is_gone_loses_nothing_and_no_trial_calls_it(
     small: Path, tmp_path: Path, server: Server
 ) -> None:
+    """It comes back once without anybody noticing; then it hangs to the end, and its clients, who wait five seconds,
+    many times over, give up on it."""
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(RECORD_CONNECTIONS)
     record = tmp_path / "connections.jsonl"
@@ -166,40 +168,36 @@ def test_a_server_that_hangs_and_then_is_gone_for_a_while_loses_nothing_and_no_t
         PYTHONPATH=f"{tmp_path / 'site'}:{PLATFORM}",
         CONNECTIONS_FILE=str(record),
         CONNECTIONS_PORT=str(server.port),
+        MLFLOW_HTTP_REQUEST_TIMEOUT="5",
     )
+
+    def back() -> None:
+        server.start()
+        server.wait_until_it_answers()
+
     answer, said = study.run(
         when={
             "search 1/5": lambda: server.signal(signal.SIGSTOP),
             "search 3/5": lambda: server.signal(signal.SIGKILL),
-            "second phase: ": server.start,
+            "second phase: ": back,
+            "refit: ": lambda: server.signal(signal.SIGSTOP),
         }
     )
+    (warning,) = [line for line in said.splitlines() if "MLflow" in line]
+    assert f"{study.home}/journal.events.jsonl" in warning and "--resume" in warning
+    assert said.index(warning) > said.index("refit: ")
+    assert (study.home / "result.json").exists()
+
+    server.signal(signal.SIGCONT)
     server.wait_until_it_answers()
+    again, said = study.run("--resume")
+    assert "MLflow" not in said and "Retry" not in said, said
+    assert again["best"] == answer["best"] and again["parent_run_id"] == answer["parent_run_id"]
     server.stop()
 
-    assert "MLflow" not in said and "Retry" not in said, said
     assert_nothing_is_missing_and_nothing_twice(server, study.home / "journal.log", answer["parent_run_id"])
     records = [json.loads(line) for line in record.read_text().splitlines()]
     workers = [one for one in records if any(word.endswith("default_worker.py") for word in one["command"])]
     assert len(workers) >= 2, "the book and the trials ran in processes that would have recorded a connection"
     assert [one for one in workers if one["what"] == "connected"] == []
     assert {one["thread"] for one in records if one["what"] == "connected"} == {"MainThread", "gapwise-delivery"}
-
-
-def test_a_server_that_hangs_to_the_end_costs_a_warning_and_resume_delivers_the_rest(
-    small: Path, tmp_path: Path, server: Server
-) -> None:
-    """Its clients give up on a request after five seconds, many times over, and in the end on all of them."""
-    study = Study(tmp_path, small, server, MLFLOW_HTTP_REQUEST_TIMEOUT="5")
-    answer, said = study.run(when={"search 1/5": lambda: server.signal(signal.SIGSTOP)})
-    (warning,) = [line for line in said.splitlines() if "MLflow" in line]
-    assert f"{study.home}/journal.events.jsonl" in warning and "--resume" in warning
-    assert (study.home / "result.json").exists()
-
-    server.signal(signal.SIGCONT)
-    server.wait_until_it_answers()
-    again, said = study.run("--resume")
-    assert "MLflow" not in said, said
-    assert again["best"] == answer["best"] and again["parent_run_id"] == answer["parent_run_id"]
-    server.stop()
-    assert_nothing_is_missing_and_nothing_twice(server, study.home / "journal.log", answer["parent_run_id"])
