@@ -81,17 +81,17 @@ def test_a_model_s_own_requirements_are_enough_to_answer(small: Path, tmp_path: 
     run(sys.executable, "-m", "venv", tmp_path / "clean")
     python = tmp_path / "clean" / "bin" / "python"
     needs = next((home.root / "mlartifacts").rglob("requirements.txt"))
-    quiet = ["-q", "--no-compile", "--disable-pip-version-check"]
-    pip = (python, "-m", "pip", "install", *quiet, "-c", REPOSITORY / "constraints.txt")
-    torch = next(one for one in (REPOSITORY / "constraints.txt").read_text().splitlines() if one.startswith("torch=="))
-    run(*pip, torch)
-    run(*pip, "-r", needs)
+    quiet, pinned = ["-q", "--no-compile", "--disable-pip-version-check"], REPOSITORY / "constraints.txt"
+    torch = next(one for one in pinned.read_text().splitlines() if one.startswith("torch=="))
+    run(python, "-m", "pip", "install", *quiet, torch)
+    install = (Path(sys.executable).with_name("uv"), "pip", "install", "-q", "--python", python, "-c", pinned)
+    run(*install, "-r", needs)
     said = run(python, "-c", CONSUMER, tmp_path / "rows.json", MLFLOW_TRACKING_URI=tracking.uri, OMP_NUM_THREADS="1")
     answer = json.loads(said.splitlines()[-1])
     assert answer["lacking"] == ["ray", "optuna", "transformers"]
     expected = answering(folder).predict(None, pd.DataFrame(rows))["prediction"]
     assert answer["found"] == pytest.approx(expected.tolist(), abs=1e-5)
-    run(*pip, next((tmp_path / "dist").glob("gapwise_platform-*.whl")))
+    run(*install, next((tmp_path / "dist").glob("gapwise_platform-*.whl")))
     refused = subprocess.run(
         [tmp_path / "clean" / "bin" / "gapwise", "tune", "none.yaml"], capture_output=True, text=True
     )
