@@ -39,7 +39,7 @@ SPACE: dict[str, Any] = {
     "trials": 8,
     "baseline_share": 0.25,
     "common": {f"model.{name}": value for name, value in MODEL.items()},
-    "train": TRAIN | {"epochs": 12, "objective": {"metric": "mae"}},
+    "train": TRAIN | {"epochs": 9, "objective": {"metric": "mae"}},
     "arms": {
         "late_fusion": None,
         "prlf": {"parameters": {"optimiser.lr": {"role": "searched", "low": 1e-4, "high": 1e-2, "log": True}}},
