@@ -152,6 +152,11 @@ class TestValues:
 
         assert message == f"FILE: pack: unknown '{given}'{hint} (allowed: auto, a whole number)"
 
+    def test_a_word_where_another_one_or_a_truth_value_may_stand_is_told_all(self, refusal):
+        message = refusal(SPACE, "compile=often", kind=SearchSpec)
+
+        assert message == "FILE: compile: unknown 'often' (allowed: auto, true, false)"
+
     def test_an_objective_at_one_rate_needs_that_rate_on_the_grid(self, refusal):
         assert "protocol.rates [0.0, 0.5], got 0.3" in refusal(
             "{objective: {reduce: rate, rate: 0.3}, protocol: {rates: [0.0, 0.5]}}"

@@ -131,6 +131,10 @@ def validate(kind: type[AnySpec], mapping: dict[str, Any], *, where: str) -> Any
         raise _explain(kind, (unknown or _with_words(details) or details)[0], where, mapping) from error
 
 
+_WORDS = re.compile(r"'([^']+)'|(True|False)")
+"""In what pydantic says is expected."""
+
+
 def _with_words(details: list[ErrorDetails]) -> list[ErrorDetails]:
     """Of a key that takes a number or one of some words, and was given another word: the error that names them."""
     words = [detail for detail in details if detail["type"] == "literal_error"]
@@ -171,7 +175,7 @@ def _explain(kind: type[BaseModel], detail: ErrorDetails, where: str, mapping: A
     message = detail["msg"].removeprefix("Value error, ")
     given = detail["input"]
     if detail["type"] == "literal_error" and isinstance(given, str):
-        known = re.findall(r"'([^']+)'", detail["ctx"]["expected"])
+        known = [word or truth.lower() for word, truth in _WORDS.findall(detail["ctx"]["expected"])]
         number = ["a whole number"] if path[-1].startswith("literal[") else []  # the branch of a union
         return SpecError(f"unknown {given!r}{nearest(given, known)}", where=place, allowed=[*known, *number])
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and "got" not in message else ""

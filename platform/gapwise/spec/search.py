@@ -274,7 +274,7 @@ class SearchSpec(Spec):
     pack: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = 1
     """Trials that a worker trains fused, as one batched program, with `executor: warm`; auto: as many as fit the memory
     and still gain, found by a short probe. So many configurations are asked for before the first of them answers."""
-    compile: bool | Literal["auto"] = "auto"
+    compile: Literal["auto", True, False] = "auto"
     """Whether the step of a pack is compiled (torch.compile), which takes minutes for each kind of trial. auto: on a
     CPU, where its trials have so much before them that it pays, and stays so only if they become faster; never where
     packs are not refilled (a cluster that studies share)."""
