@@ -287,6 +287,16 @@ def test_plan_says_how_large_the_second_phase_can_be(call: Call) -> None:
     assert f"at most {6 * body['seeds']} runs" in call("plan", SPACE, "--trials", "8").out
 
 
+def test_plan_says_what_a_pack_is_what_is_compiled_and_what_is_not_fused(call: Call) -> None:
+    said = call("plan", SPACE, "--set", "pack=16", "--set", "compile=true").out
+    assert "a worker that trains 16 trials fused, as one program" in said
+    assert "compile: that program is compiled, which takes minutes for each kind of trial" in said
+    assert "not fused" not in said
+    said = call("plan", SPACE, "--set", "pack=auto", "--set", "train.micro_batch=8").out
+    assert "as many trials as a probe finds best" in said and "compile:" not in said
+    assert "not fused: prlf: a batch in parts (micro_batch 8) has no room for others" in said
+
+
 def test_without_json_the_answer_is_for_people_and_still_on_stdout(call: Call) -> None:
     answer = call("plan", SPACE)
     assert answer.code == 0
