@@ -68,6 +68,9 @@ class Machines:
         """Whether a process of this kind, as Ray titles it, works on a node."""
         return any(kind in _title(process) for process in self._processes(name))
 
+    def all_running(self, kind: str, *names: str) -> bool:
+        return all(self.running(name, kind) for name in names)
+
     def kill(self, name: str) -> None:
         for process in self._processes(name):
             os.kill(process, signal.SIGKILL)

@@ -121,17 +121,17 @@ def test_a_run_that_grows_is_drained_and_loses_a_machine_trains_what_one_machine
 ) -> None:
     (tmp_path / "spec.yaml").write_text(yaml.safe_dump(SPEC))
 
-    def both_train(*names: str) -> bool:
-        return all(machines.running(name, "RayTrainWorker") for name in names)
+    def all_train(*names: str) -> bool:
+        return machines.all_running("RayTrainWorker", *names)
 
     machines.add("a1")
     with started(machines, tmp_path, "train", "spec.yaml", "--data", str(small), "--workers", "1:2") as driver:
         until(lambda: len(trained_epochs(tmp_path)) >= 1, driver)
         machines.add("a2")
-        until(lambda: both_train("a1", "a2"), driver)
+        until(lambda: all_train("a1", "a2"), driver)
         grown = len(trained_epochs(tmp_path))
         until(lambda: len(trained_epochs(tmp_path)) >= grown + 2, driver)
-        assert both_train("a1", "a2")
+        assert all_train("a1", "a2")
 
         before = len(trained_epochs(tmp_path))
         machines.drain("a1")
@@ -141,10 +141,10 @@ def test_a_run_that_grows_is_drained_and_loses_a_machine_trains_what_one_machine
         noticed = trained_epochs(tmp_path)[-1]
         until(lambda: trained_epochs(tmp_path)[-1] >= noticed + 1, driver)
         assert repeated(trained_epochs(tmp_path)[before - 1 :]) == [], "at a notice nothing is lost"
-        assert kept.exists() and both_train("a2")
+        assert kept.exists() and all_train("a2")
 
         machines.add("a3")
-        until(lambda: both_train("a2", "a3"), driver)
+        until(lambda: all_train("a2", "a3"), driver)
         grown = len(trained_epochs(tmp_path))
         until(lambda: len(trained_epochs(tmp_path)) >= grown + 2, driver)
         machines.kill("a2")
@@ -183,7 +183,7 @@ def test_a_study_loses_a_machine_gains_two_and_gives_one_back(machines: Any, sma
         return any("about to go" in one.read_text() for one in study.glob("tune/trials/*/error.txt"))
 
     def all_train(*names: str) -> bool:
-        return all(machines.running(name, "ImplicitFunc.train") for name in names)
+        return machines.all_running("ImplicitFunc.train", *names)
 
     machines.add("c1", "c2")
     command = ["tune", "space.yaml", "--data", str(small), "--study", "it", "--no-report"]

@@ -37,6 +37,14 @@ def raising(error):
     return during
 
 
+def dies(desk, work, **how):
+    """A tick whose process is gone in the middle of its training."""
+    work.during = raising(KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        tick(desk, **how)
+    work.during = FakeWork().during
+
+
 def entries(store):
     return fold(store.read()).entries
 
@@ -200,10 +208,8 @@ class TestLeases:
     def test_a_dead_attempt_is_taken_over_when_its_lease_is_over_with_what_it_had_claimed(self, store, clock, work):
         desk = desk_of(store, clock, work)
 
-        work.during = raising(KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            tick(desk)
-        work.during, work.data = FakeWork().during, "d2"
+        dies(desk, work)
+        work.data = "d2"
 
         assert tick(another(desk)).action == "wait"
         clock.forward(minutes=33)
@@ -215,10 +221,7 @@ class TestLeases:
 
     def test_a_process_that_is_seen_to_be_gone_is_taken_over_at_once(self, store, clock, work):
         desk = desk_of(store, clock, work)
-        work.during = raising(KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            tick(desk)
-        work.during = FakeWork().during
+        dies(desk, work)
 
         assert tick(another(desk, lives=lambda owner: owner != desk.owner)).attempt == 2
 
@@ -238,11 +241,8 @@ class TestLeases:
     def test_a_lease_of_a_clock_a_year_ahead_holds_nobody_up(self, store, clock, work):
         desk = desk_of(store, clock, work)
         clock.forward(weeks=52)
-        work.during = raising(KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            tick(desk)
+        dies(desk, work)
         clock.forward(weeks=-52)
-        work.during = FakeWork().during
 
         assert tick(another(desk)).action == "refit"
 
@@ -262,10 +262,7 @@ class TestLeases:
 
     def test_a_dead_attempt_that_was_noted_as_missed_is_no_longer_running(self, store, clock, work):
         desk = desk_of(store, clock, work)
-        work.during = raising(KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            tick(desk)
-        work.during = FakeWork().during
+        dies(desk, work)
         clock.forward(weeks=1)
         tick(desk)
 
@@ -275,10 +272,7 @@ class TestLeases:
     def test_what_a_dead_attempt_began_is_finished_by_a_later_tick_on_the_same_data(self, store, clock, work, force):
         desk = desk_of(store, clock, work)
         tick(desk)
-        work.during = raising(KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            tick(desk, force=True)  # nothing has changed, so that nobody would train again
-        work.during = FakeWork().during
+        dies(desk, work, force=True)  # nothing has changed, so that nobody would train again
         clock.forward(weeks=1)
 
         done = tick(desk, force=force)
@@ -292,10 +286,8 @@ class TestLeases:
 
     def test_what_a_dead_attempt_began_on_other_data_is_left(self, store, clock, work):
         desk = desk_of(store, clock, work)
-        work.during = raising(KeyboardInterrupt())
-        with pytest.raises(KeyboardInterrupt):
-            tick(desk)
-        work.during, work.data = FakeWork().during, "d2"
+        dies(desk, work)
+        work.data = "d2"
         clock.forward(weeks=1)
 
         tick(desk)

@@ -49,6 +49,9 @@ class Batch(NamedTuple):
     def place(self, run: Run) -> Path:
         return Path(self.folder) / run.name
 
+    def job(self, run: Run) -> Job:
+        return whole_job(run.spec, *opened(self.data, self.fingerprint), keep_last=run.keep_last)
+
     def failed(self, run: Run) -> bool:
         """Whether the run diverged; trying again would give the same."""
         return self._failure(run).exists()
@@ -107,16 +110,15 @@ def _worker(config: dict[str, Any]) -> None:
     for run in runs[worker.rank() :: worker.world()] if alone else runs:
         if not pending(batch, [run]):  # done before a worker was lost
             continue
-        job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
+        job = batch.job(run)
         train_one(batch, run, worker.on_device(job) if alone else worker.data_parallel(job), Notice())
     worker.tell_driver({"done": len(runs)})
 
 
-def train_here(batch: Batch, run: Run) -> None:
-    """Train one of them in this process, without Ray; with one thread, as a worker has it, or the last bits differ."""
-    job = whole_job(run.spec, *opened(batch.data, batch.fingerprint), keep_last=run.keep_last)
+def train_here(batch: Batch, run: Run, notice: Callable[[], bool] = lambda: False) -> None:
+    """`train_one` on this process's device; with one thread, or the last bits would depend on who trains it."""
     with one_thread():
-        train_one(batch, run, replace(job, device=this_device()), lambda: False)
+        train_one(batch, run, replace(batch.job(run), device=this_device()), notice)
 
 
 def train_one(batch: Batch, run: Run, job: Job, notice: Callable[[], bool]) -> None:

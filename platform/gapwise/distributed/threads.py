@@ -5,7 +5,6 @@ which reads the variables where it is loaded later, and numpy's linear algebra, 
 the process is for. Nothing here loads data in further processes or threads, and the driver only waits while trials run.
 """
 
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,7 +26,7 @@ def threads_for(cpus: float, environment: Mapping[str, str]) -> int:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """For this process, which is no Ray worker."""
+    """Whatever this process has otherwise."""
     import torch
 
     before = torch.get_num_threads()
@@ -39,10 +38,10 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def keep_to_own_cpus(most: float = math.inf) -> int:
-    """Set this Ray worker's threads, at most so many; returns how many."""
+def keep_to_own_cpus() -> int:
+    """Set this Ray worker's threads; returns how many."""
     cpus = ray.get_runtime_context().get_assigned_resources().get("CPU", 1.0)
-    threads = threads_for(min(cpus, most), os.environ)
+    threads = threads_for(cpus, os.environ)
     os.environ.update(dict.fromkeys(_VARIABLES, str(threads)))
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(threads)

@@ -73,6 +73,10 @@ class Pattern(nn.Module):
         chosen: Callable[..., Any] = getattr(self.model, method)
         return chosen(*given)
 
+    def call(self, parameters: dict[str, Tensor], fixed: dict[str, Tensor], method: str, *given: Any) -> Any:
+        """A method of the model with one trial's tensors; to be mapped over trials."""
+        return torch.func.functional_call(self, (parameters, fixed), (method, *given))
+
 
 class RowLinear(nn.Linear):
     """A linear layer on the rows of a matrix, whatever stands before them.

@@ -297,8 +297,6 @@ def _pack(config: dict[str, Any]) -> None:
 
 
 def _refit(config: dict[str, Any]) -> None:
-    """With one thread, as when it is reproduced, or the last bits would differ."""
-    keep_to_own_cpus(most=1)
     line = ActorLine(config["book"])
     refit_one(config["place"], Run(**config["refit"]), line, Notice(), Notice(line.paused))
 

@@ -16,12 +16,15 @@ from gapwise.spec.search import SearchSpec
 from gapwise.tuning.storage import JOURNAL
 
 FORMAT_VERSION = 1
+_MAY_CHANGE = [
+    *("trials", "baseline_share", "trials_per_device", "pack", "compile"),
+    *("budget", "trial_seconds", "worker_deaths"),
+]
+"""Keys that are no part of what a study is."""
 
 
 def plain_space(space: SearchSpec) -> dict[str, Any]:
-    may_change = dict.fromkeys(("trials", "baseline_share", "trials_per_device", "pack", "compile"), True)
-    may_change |= dict.fromkeys(("budget", "trial_seconds", "worker_deaths"), True)
-    left_out: dict[str, Any] = {**may_change, "train": {"model"}}
+    left_out: dict[str, Any] = {**dict.fromkeys(_MAY_CHANGE, True), "train": {"model"}}
     return space.model_dump(mode="json", exclude=left_out)
 
 

@@ -5,18 +5,15 @@ epoch. What ships is the seed at the validation median, not the luckiest.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from gapwise.data.store import opened
 from gapwise.distributed.launch import Restart
-from gapwise.distributed.side_by_side import Batch, Run, pending, train_one
+from gapwise.distributed.side_by_side import Batch, Run, pending, train_here
 from gapwise.errors import StudyError, no_room
 from gapwise.evaluation.objective import reduce_curve
 from gapwise.models.saved import ModelFolder, load_model_folder
 from gapwise.spec.train import TrainSpec
-from gapwise.training.job import this_device, whole_job
 from gapwise.tuning.assignment import Values
 from gapwise.tuning.selection import median_index
 from gapwise.tuning.space import trial_spec
@@ -70,9 +67,8 @@ def refit_one(place: Place, run: Run, line: StudyLine, notice: Callable[[], bool
     batch = refit_batch(place)
     if not pending(batch, [run]):  # done before its worker was lost
         return
-    job = whole_job(run.spec, *opened(place.data, place.fingerprint), keep_last=run.keep_last)
     try:
-        train_one(batch, run, replace(job, device=this_device()), lambda: notice() or paused())
+        train_here(batch, run, lambda: notice() or paused())
     except Restart:
         if not paused():
             raise

@@ -38,7 +38,7 @@ def answers(stack: Stack, batch: ModalityBatch) -> Tensor:
     """(K, B) scores or (K, B, C) logits of the same samples."""
 
     def one(parameters: dict[str, Tensor], fixed: dict[str, Tensor], state: dict[str, Tensor]) -> Tensor:
-        output: Tensor = stack.call(parameters, fixed, "predict", batch, state).output
+        output: Tensor = stack.pattern.call(parameters, fixed, "predict", batch, state).output
         return output
 
     found: Tensor = torch.vmap(one)(stack.parameters, stack.fixed, stack.state)

@@ -122,6 +122,5 @@ def _loss(
     """Of one trial; `rest` is its state, and its row of a tape if there is noise."""
     state, *tape = rest
     noise = Tape(tape[0]) if tape else Quiet()
-    given = ("forward", incomplete, complete, state, noise, Alone())
-    loss = torch.func.functional_call(pattern, (parameters, fixed), given)
+    loss = pattern.call(parameters, fixed, "forward", incomplete, complete, state, noise, Alone())
     return loss.total, loss.terms, loss.state

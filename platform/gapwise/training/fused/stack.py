@@ -7,7 +7,6 @@ Shape legend: K trials, P numbers of all parameters.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +41,7 @@ class Stack:
 
     def __init__(self, members: Sequence[Member], pattern: Pattern) -> None:
         model = pattern.model
-        self._pattern, self.layout = pattern, Layout(model)
+        self.pattern, self.layout = pattern, Layout(model)
         self.rows = _empty(len(members), self.layout, next(model.parameters()))
         for row, member in enumerate(members):
             self._read(row, member.run)
@@ -51,10 +50,6 @@ class Stack:
         self.fixed = _hyperparameters(model, members)
         self.state: State = _stacked([member.run.state for member in members])
         self.losses: dict[str, Tensor] = {}
-
-    def call(self, parameters: dict[str, Tensor], fixed: dict[str, Tensor], method: str, *given: Any) -> Any:
-        """A method of the model with one trial's tensors; to be mapped over trials."""
-        return torch.func.functional_call(self._pattern, (parameters, fixed), (method, *given))
 
     def gather_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Into their rows; in the order of `parameters`."""

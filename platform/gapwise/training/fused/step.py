@@ -66,7 +66,7 @@ class Stepper:
         return {name: value.index_copy(0, rows, after[name]) for name, value in state.items()}
 
     def _refresh(self, parameters: State, fixed: State, incomplete: ModalityBatch, state: State) -> State:
-        after: State = self._stack.call(parameters, fixed, "refresh", incomplete, state, 0, Alone())
+        after: State = self._stack.pattern.call(parameters, fixed, "refresh", incomplete, state, 0, Alone())
         return after
 
 
